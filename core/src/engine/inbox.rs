@@ -1,0 +1,125 @@
+//! How callers reach an engine's thread: requests go in, and a bell wakes the
+//! thread for cancellations, room in a buffer, and the end.
+
+use super::request::Request;
+use crate::MullamaError;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+/// See the module.
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    bell: Condvar,
+    /// Set once; read inside steps, so it is kept beside the lock.
+    closing: AtomicBool,
+    /// Requests that are submitted and not admitted, in this inbox and in the
+    /// engine's own queue. Bounds the queue.
+    n_waiting: AtomicUsize,
+    max_queue: usize,
+}
+
+#[derive(Default)]
+struct State {
+    requests: VecDeque<Request>,
+    /// The bell was rung since the engine last looked.
+    rung: bool,
+}
+
+impl Inbox {
+    pub(crate) fn new(max_queue: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            bell: Condvar::new(),
+            closing: AtomicBool::new(false),
+            n_waiting: AtomicUsize::new(0),
+            max_queue,
+        }
+    }
+
+    /// Hands a request to the engine.
+    ///
+    /// # Errors
+    /// `Closed`, or `QueueFull` when `max_queue` requests wait.
+    pub(crate) fn submit(&self, request: Request) -> Result<(), MullamaError> {
+        let mut state = self.lock();
+        // Under the lock: the engine's last look takes everything that was
+        // accepted before it.
+        if self.is_closing() {
+            return Err(MullamaError::model_closed());
+        }
+        if self.n_waiting.load(Ordering::Acquire) >= self.max_queue {
+            return Err(MullamaError::QueueFull { limit: self.max_queue });
+        }
+        self.n_waiting.fetch_add(1, Ordering::AcqRel);
+        state.requests.push_back(request);
+        state.rung = true;
+        drop(state);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// Rings the bell.
+    pub(crate) fn notify(&self) {
+        self.lock().rung = true;
+        self.bell.notify_one();
+    }
+
+    /// Lets nothing more in and tells the engine to end.
+    pub(crate) fn close(&self) {
+        {
+            let mut state = self.lock();
+            self.closing.store(true, Ordering::Release);
+            state.rung = true;
+        }
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// How many requests wait for admission.
+    pub(crate) fn n_waiting(&self) -> usize {
+        self.n_waiting.load(Ordering::Acquire)
+    }
+
+    /// A request left the queue: admitted, or over before that.
+    pub(super) fn left_queue(&self) {
+        self.n_waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Moves what has arrived to `waiting`.
+    pub(super) fn drain(&self, waiting: &mut VecDeque<Request>) {
+        let mut state = self.lock();
+        state.rung = false;
+        waiting.append(&mut state.requests);
+    }
+
+    /// Sleeps until the bell rings, or until `deadline`.
+    pub(super) fn sleep(&self, deadline: Option<Instant>) {
+        let mut state = self.lock();
+        while !state.rung {
+            match deadline {
+                None => state = self.bell.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let now = Instant::now();
+                    let Some(left) = deadline.checked_duration_since(now).filter(|left| !left.is_zero()) else {
+                        return;
+                    };
+                    state = self.bell.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+    }
+
+    /// Nothing that can panic runs under the lock, so a poisoned one is whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

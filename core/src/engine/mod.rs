@@ -1,0 +1,311 @@
+//! The engine: one thread a loaded model, which batches all requests of the
+//! process into one decode step.
+//!
+//! [`Engine`] is the handle that callers share; [`worker`] is the thread's
+//! loop; [`scheduler`], [`hold_back`], [`sampler`] and [`selection`] are pure
+//! and tested without threads; [`inbox`] and [`ticket`] are the ways in and
+//! out.
+
+mod hold_back;
+mod inbox;
+mod latch;
+mod metrics;
+mod registry;
+mod request;
+mod sampler;
+mod scheduler;
+mod selection;
+mod sequence;
+mod ticket;
+mod worker;
+
+pub use registry::close_all;
+pub(crate) use ticket::{Batch, Ticket};
+
+use crate::{
+    EngineMetrics, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId,
+    llama::{Context, ContextParams, LoadParams, Model},
+    process,
+};
+use inbox::Inbox;
+use latch::Latch;
+use metrics::Metrics;
+use request::Request;
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Instant,
+};
+use worker::{Limits, Worker};
+
+/// Seeds that are drawn fresh stay below this, so that every language's
+/// numbers hold them exactly (JavaScript: 2^53).
+const SEED_LIMIT: u64 = 1 << 53;
+
+/// What the engine's thread and all handles share.
+struct Shared {
+    inbox: Arc<Inbox>,
+    metrics: Metrics,
+    /// The result of the load. Weak, since this outlives `Engine::close`,
+    /// which frees the weights; the worker's context keeps them till then.
+    loaded: Latch<Result<Weak<Model>, MullamaError>>,
+    /// Set when the thread has ended and its context is freed.
+    stopped: Latch<()>,
+    options: ModelOptions,
+}
+
+/// A loaded model with its thread. Dropping the last handle ends the thread.
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    /// Taken by `close`, so that the weights are freed though handles exist.
+    model: Mutex<Option<Arc<Model>>>,
+    info: ModelInfo,
+    metadata: BTreeMap<String, String>,
+    kv_bytes_per_token: u64,
+}
+
+/// A load under way. Dropping it stops the load.
+pub(crate) struct Loading {
+    /// `None` once the engine has been taken over.
+    shared: Option<Arc<Shared>>,
+}
+
+impl Loading {
+    /// Checks the options and starts the engine's thread, which loads.
+    ///
+    /// # Errors
+    /// `InvalidInput`, `Unsupported` in a forked child.
+    pub(crate) fn start(path: &Path, options: ModelOptions) -> Result<Self, MullamaError> {
+        options.validate()?;
+        process::claim()?;
+        let shared = Arc::new(Shared {
+            inbox: Arc::new(Inbox::new(options.max_queue)),
+            metrics: Metrics::default(),
+            loaded: Latch::new(),
+            stopped: Latch::new(),
+            options,
+        });
+        let entry = registry::enter(Arc::downgrade(&shared));
+        let (path, thread_shared) = (path.to_owned(), shared.clone());
+        std::thread::Builder::new()
+            .name("mullama-engine".to_owned())
+            .spawn(move || {
+                run(&path, &thread_shared);
+                thread_shared.stopped.set(());
+                drop(entry);
+            })
+            .map_err(|error| MullamaError::Io { kind: error.kind(), message: format!("could not start a thread: {error}") })?;
+        Ok(Self { shared: Some(shared) })
+    }
+
+    /// Waits until the model is loaded. Dropping the future stops the load.
+    pub(crate) async fn wait(mut self) -> Result<Engine, MullamaError> {
+        let shared = self.shared.clone().expect("only this method takes it, and it consumes self");
+        let model = shared.loaded.wait().await?.upgrade().ok_or_else(MullamaError::model_closed)?;
+        self.shared = None;
+        Ok(Engine::new(shared, model))
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            shared.inbox.close();
+        }
+    }
+}
+
+impl Engine {
+    fn new(shared: Arc<Shared>, model: Arc<Model>) -> Self {
+        Self {
+            info: model.info().clone(),
+            metadata: model.metadata().clone(),
+            kv_bytes_per_token: kv_bytes_per_token(&model, &shared.options),
+            model: Mutex::new(Some(model)),
+            shared,
+        }
+    }
+
+    pub(crate) fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    pub(crate) fn metrics(&self) -> EngineMetrics {
+        self.shared.metrics.read(self.shared.inbox.n_waiting(), self.kv_bytes_per_token)
+    }
+
+    /// Whether the model takes requests.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.shared.inbox.is_closing() && self.shared.stopped.get().is_none() && !process::is_forked_child()
+    }
+
+    /// The weights and vocabulary, for work on the caller's own thread.
+    ///
+    /// # Errors
+    /// `Closed`; `Unsupported` in a forked child.
+    pub(crate) fn model(&self) -> Result<Arc<Model>, MullamaError> {
+        process::check()?;
+        if self.shared.inbox.is_closing() {
+            return Err(MullamaError::model_closed());
+        }
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        model.clone().ok_or_else(MullamaError::model_closed)
+    }
+
+    /// Validates and tokenizes on the caller's thread and hands the request to
+    /// the engine. `stream` says whether tokens are wanted one by one.
+    ///
+    /// # Errors
+    /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `QueueFull`, `Closed`;
+    /// `Unsupported` in a forked child.
+    pub(crate) fn submit(&self, prompt: &str, config: StreamConfig, stream: bool) -> Result<Arc<Ticket>, MullamaError> {
+        let submitted = Instant::now();
+        let model = self.model()?;
+        config.validate(model.n_vocab())?;
+        let tokens = prompt_tokens(&model, prompt)?;
+        let limit = self.shared.options.context_size - 1;
+        if tokens.len() > limit {
+            return Err(MullamaError::PromptTooLong { tokens: tokens.len(), limit });
+        }
+        let timeout = config.timeout.or(self.shared.options.timeout);
+        // A deadline past what the clock can tell is none.
+        let deadline = timeout.and_then(|timeout| submitted.checked_add(timeout));
+        let timeout_ms = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let seed = config.seed.unwrap_or_else(|| rand::random::<u64>() % SEED_LIMIT);
+        let buffer_size = stream.then_some(config.buffer_size);
+        let ticket = Ticket::new(self.shared.inbox.clone(), deadline, timeout_ms, buffer_size, seed);
+        let request = Request::new(ticket.clone(), tokens, config, seed);
+        self.shared.inbox.submit(request)?;
+        Ok(ticket)
+    }
+
+    /// Ends the engine: requests end as `Closed`, then the memory is freed.
+    /// Waits for that; may be called again.
+    pub(crate) async fn close(&self) {
+        if process::is_forked_child() {
+            return;
+        }
+        self.shared.inbox.close();
+        // Held until the thread has ended: freeing a model's weights is work
+        // that does not belong to whoever drops the last handle.
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared.stopped.wait().await;
+        drop(model);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if process::is_forked_child() {
+            // The weights are shared with the parent; leave them alone.
+            std::mem::forget(self.model.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            return;
+        }
+        self.shared.inbox.close();
+    }
+}
+
+/// The body of the engine's thread. A panic ends this engine alone.
+fn run(path: &Path, shared: &Arc<Shared>) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| match load(path, shared) {
+        Ok((context, limits)) => {
+            shared.metrics.threads.store(shared.options.effective_threads(), std::sync::atomic::Ordering::Relaxed);
+            let model = Arc::downgrade(context.model());
+            let worker = Worker::new(shared.clone(), context, limits);
+            shared.loaded.set(Ok(model));
+            worker.run();
+        }
+        Err(error) => shared.loaded.set(Err(error)),
+    }));
+    // Lets nothing more in, also after a panic.
+    shared.inbox.close();
+    if outcome.is_err() {
+        shared.inbox.drain(&mut std::collections::VecDeque::new());
+        shared.loaded.set(Err(MullamaError::Internal("the engine's thread panicked".to_owned())));
+    }
+}
+
+fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Limits), MullamaError> {
+    let options = &shared.options;
+    let mut progress = |share: f32| {
+        let go_on = options.progress.as_ref().is_none_or(|progress| progress(share));
+        #[cfg(feature = "async")]
+        let go_on = go_on && !options.cancellation.as_ref().is_some_and(|token| token.is_cancelled());
+        go_on && !shared.inbox.is_closing()
+    };
+    if !progress(0.0) {
+        return Err(MullamaError::Cancelled);
+    }
+    let params = LoadParams { gpu_layers: options.gpu_layers, use_mmap: options.use_mmap, progress: &mut progress };
+    let model = Arc::new(Model::load(path, params)?);
+    let limits = Limits {
+        context_size: options.context_size,
+        max_concurrent: options.max_concurrent,
+        batch_size: options.batch_size,
+    };
+    let n_ctx = options.context_size * options.max_concurrent;
+    check_memory(n_ctx as u64 * kv_bytes_per_token(&model, options), options)?;
+    let context = Context::new(
+        model,
+        &ContextParams {
+            n_ctx,
+            n_batch: options.batch_size,
+            n_seq_max: options.max_concurrent,
+            n_threads: options.effective_threads(),
+            flash_attention: options.flash_attention,
+            type_k: options.kv_type_k,
+            type_v: options.kv_type_v,
+        },
+    )?;
+    if !progress(1.0) {
+        return Err(MullamaError::Cancelled);
+    }
+    Ok((context, limits))
+}
+
+/// The tokens of a prompt. Special tokens in it are parsed, since chat prompts
+/// are written with them. An empty prompt starts from the model's own
+/// beginning-of-sequence token.
+fn prompt_tokens(model: &Model, prompt: &str) -> Result<Vec<TokenId>, MullamaError> {
+    let mut tokens = model.tokenize(prompt, true, true)?;
+    if tokens.is_empty() {
+        let bos = model.bos().ok_or_else(|| {
+            MullamaError::invalid("prompt", "", "this model has no token to start from; give at least one character")
+        })?;
+        tokens.push(bos);
+    }
+    Ok(tokens)
+}
+
+fn kv_bytes_per_token(model: &Model, options: &ModelOptions) -> u64 {
+    model.header().kv_bytes_per_token(options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element())
+}
+
+/// Refuses a KV cache that the machine has no memory for: the kernel would end
+/// the process, which no error handling survives.
+fn check_memory(needed: u64, options: &ModelOptions) -> Result<(), MullamaError> {
+    if options.gpu_layers != 0 {
+        // The cache may lie on a device whose memory is not seen from here.
+        return Ok(());
+    }
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let free = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory).min(system.available_memory());
+    if free > 0 && needed > free {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        return Err(MullamaError::OutOfMemory(format!(
+            "the KV cache for {} requests of {} tokens needs {} MiB, {} MiB are free; lower max_concurrent or context_size",
+            options.max_concurrent,
+            options.context_size,
+            mib(needed),
+            mib(free),
+        )));
+    }
+    Ok(())
+}

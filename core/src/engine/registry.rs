@@ -1,0 +1,69 @@
+//! All engines of the process, so that they can be ended before it exits.
+//! Their threads run llama.cpp's code, which must not go on while the exit
+//! destroys llama.cpp's static objects.
+
+use super::Shared;
+use crate::{llama::at_exit, process};
+use std::{
+    collections::BTreeMap,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+/// Longest time that closing all engines may take.
+const EXIT_LIMIT: Duration = Duration::from_secs(2);
+
+struct State {
+    running: BTreeMap<u64, Weak<Shared>>,
+    next_id: u64,
+}
+
+static STATE: Mutex<State> = Mutex::new(State { running: BTreeMap::new(), next_id: 0 });
+
+/// Rung when an engine's thread has ended.
+static ENDED: Condvar = Condvar::new();
+
+/// An engine's entry; dropping it, at the end of the engine's thread, takes
+/// the entry out.
+pub(super) struct Entry(u64);
+
+/// Enters an engine whose thread is about to run.
+pub(super) fn enter(engine: Weak<Shared>) -> Entry {
+    at_exit(close_all);
+    let mut state = lock();
+    let id = state.next_id;
+    state.next_id += 1;
+    state.running.insert(id, engine);
+    Entry(id)
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        lock().running.remove(&self.0);
+        ENDED.notify_all();
+    }
+}
+
+/// Closes every model of the process and waits, at most two seconds, until
+/// their threads have ended. Runs by itself when the process exits; a host
+/// that tears itself down before that (an interpreter) calls it first. Models
+/// can be loaded again afterwards. Does nothing in a forked child.
+pub fn close_all() {
+    if process::is_forked_child() {
+        return;
+    }
+    let mut state = lock();
+    for engine in state.running.values().filter_map(Weak::upgrade) {
+        engine.inbox.close();
+    }
+    let limit = Instant::now() + EXIT_LIMIT;
+    while !state.running.is_empty() {
+        let Some(left) = limit.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { return };
+        state = ENDED.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// Nothing that can panic runs under the lock, so a poisoned one is whole.
+fn lock() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}

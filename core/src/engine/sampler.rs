@@ -1,0 +1,392 @@
+//! Draws a token from logits. One sampler, with its own random numbers, a
+//! request. Pure: no FFI, no clock, no channels.
+//!
+//! The order of the filters is llama.cpp's: bias and penalties, top-k,
+//! typical, top-p, min-p, temperature. Each filter looks at the distribution
+//! over what the filters before it left. The vocabulary is never sorted: the
+//! likeliest candidates are selected first, and a nucleus that is not complete
+//! among them selects more.
+
+use super::selection::{all, argmax, top};
+use crate::{MullamaError, StreamConfig, TokenId};
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng, SeedableRng},
+};
+use std::collections::HashMap;
+
+/// Candidates that a nucleus without top-k selects at first. Nearly every
+/// nucleus of a sure model is inside.
+const FIRST_NUCLEUS: usize = 256;
+
+/// A token with its logit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Candidate {
+    pub(crate) token: TokenId,
+    pub(crate) logit: f32,
+}
+
+/// The log-probabilities at one place.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Logprobs {
+    pub(crate) chosen: f32,
+    /// Likeliest first.
+    pub(crate) top: Vec<(TokenId, f32)>,
+}
+
+/// The sampler of one request.
+pub(crate) struct Sampler {
+    temperature: f32,
+    top_k: usize,
+    top_p: f32,
+    min_p: f32,
+    typical_p: f32,
+    repeat_penalty: f32,
+    repeat_last_n: usize,
+    frequency_penalty: f32,
+    presence_penalty: f32,
+    /// Bias of the caller, and negative infinity for the end-of-generation
+    /// tokens under `ignore_eos`.
+    bias: Vec<(TokenId, f32)>,
+    rng: ChaCha8Rng,
+    /// The row with bias and penalties; kept to be allocated once.
+    adjusted: Vec<f32>,
+    candidates: Vec<Candidate>,
+}
+
+impl Sampler {
+    /// `config` was validated; `eog` are the end-of-generation tokens.
+    pub(crate) fn new(config: &StreamConfig, seed: u64, eog: &[TokenId]) -> Self {
+        let mut bias = config.logit_bias.clone();
+        if config.ignore_eos {
+            bias.extend(eog.iter().map(|&token| (token, f32::NEG_INFINITY)));
+        }
+        Self {
+            temperature: config.temperature,
+            top_k: config.top_k,
+            top_p: config.top_p,
+            min_p: config.min_p,
+            typical_p: config.typical_p,
+            repeat_penalty: config.repeat_penalty,
+            repeat_last_n: config.repeat_last_n,
+            frequency_penalty: config.frequency_penalty,
+            presence_penalty: config.presence_penalty,
+            bias,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            adjusted: Vec::new(),
+            candidates: Vec::new(),
+        }
+    }
+
+    /// Draws the next token. `history` holds all tokens so far, prompt first.
+    ///
+    /// # Errors
+    /// `Generation` when no token has a finite logit.
+    pub(crate) fn sample(&mut self, logits: &[f32], history: &[TokenId]) -> Result<TokenId, MullamaError> {
+        let adjusted = self.adjust(logits, history);
+        let row = if adjusted { self.adjusted.as_slice() } else { logits };
+        if self.temperature == 0.0 {
+            return argmax(row).map(|best| best.token).ok_or_else(no_candidate);
+        }
+        self.candidates.clear();
+        let mut top_p_is_due = self.top_p < 1.0;
+        if self.top_k > 0 && self.top_k < row.len() {
+            top(row, self.top_k, &mut self.candidates);
+        } else if top_p_is_due && self.typical_p == 1.0 {
+            nucleus(row, self.top_p, &mut self.candidates);
+            top_p_is_due = false;
+        } else {
+            all(row, &mut self.candidates);
+        }
+        if self.candidates.is_empty() {
+            return Err(no_candidate());
+        }
+        if self.typical_p < 1.0 {
+            typical(&mut self.candidates, self.typical_p);
+        }
+        if top_p_is_due {
+            let mass = mass(&self.candidates, 1.0);
+            cut_nucleus(&mut self.candidates, self.top_p, mass);
+        }
+        if self.min_p > 0.0 {
+            let least = self.candidates[0].logit + self.min_p.ln();
+            self.candidates.retain(|candidate| candidate.logit >= least);
+        }
+        Ok(self.draw())
+    }
+
+    /// Draws by probability under the temperature.
+    fn draw(&mut self) -> TokenId {
+        let total = mass(&self.candidates, self.temperature);
+        let max = self.candidates[0].logit;
+        // 53 random bits make a number from 0 up to 1.
+        let share = (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        let mut left = share * total;
+        for candidate in &self.candidates {
+            left -= f64::from((candidate.logit - max) / self.temperature).exp();
+            if left < 0.0 {
+                return candidate.token;
+            }
+        }
+        // Rounding may leave a crumb: the first one has the largest share.
+        self.candidates[0].token
+    }
+
+    /// Fills `self.adjusted` with bias and penalties; `false` when neither
+    /// changes anything.
+    fn adjust(&mut self, logits: &[f32], history: &[TokenId]) -> bool {
+        let seen = &history[history.len().saturating_sub(self.repeat_last_n)..];
+        let penalties = !seen.is_empty()
+            && (self.repeat_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0);
+        if self.bias.is_empty() && !penalties {
+            return false;
+        }
+        self.adjusted.clear();
+        self.adjusted.extend_from_slice(logits);
+        for &(token, bias) in &self.bias {
+            if let Some(logit) = self.adjusted.get_mut(token as usize) {
+                *logit += bias;
+            }
+        }
+        if penalties {
+            let mut counts: HashMap<TokenId, f32> = HashMap::with_capacity(seen.len());
+            for &token in seen {
+                *counts.entry(token).or_default() += 1.0;
+            }
+            for (token, count) in counts {
+                if let Some(logit) = self.adjusted.get_mut(token as usize) {
+                    *logit = if *logit > 0.0 { *logit / self.repeat_penalty } else { *logit * self.repeat_penalty };
+                    *logit -= count * self.frequency_penalty + self.presence_penalty;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// Log-probability of `chosen` and the `n` likeliest tokens of a row, under
+/// the model's own distribution.
+pub(crate) fn logprobs(logits: &[f32], chosen: TokenId, n: usize) -> Logprobs {
+    let mut best = Vec::new();
+    top(logits, n.max(1), &mut best);
+    let max = best.first().map_or(0.0, |best| best.logit);
+    let sum: f64 = logits.iter().filter(|logit| !logit.is_nan()).map(|&logit| f64::from(logit - max).exp()).sum();
+    let log_sum = (sum.ln() + f64::from(max)) as f32;
+    let chosen = logits.get(chosen as usize).map_or(f32::NEG_INFINITY, |logit| logit - log_sum);
+    best.truncate(n);
+    Logprobs { chosen, top: best.into_iter().map(|best| (best.token, best.logit - log_sum)).collect() }
+}
+
+fn no_candidate() -> MullamaError {
+    MullamaError::Generation("no token has a finite logit; loosen logit_bias or check the model file".to_owned())
+}
+
+/// Sum of the unnormalized probabilities of candidates under a temperature,
+/// relative to the first, which is the likeliest.
+fn mass(candidates: &[Candidate], temperature: f32) -> f64 {
+    let max = candidates[0].logit;
+    candidates.iter().map(|candidate| f64::from((candidate.logit - max) / temperature).exp()).sum()
+}
+
+/// Keeps the likeliest candidates up to the one that completes `p` of `mass`.
+/// Gives whether `p` was completed.
+fn cut_nucleus(candidates: &mut Vec<Candidate>, p: f32, mass: f64) -> bool {
+    let max = candidates[0].logit;
+    let mut left = f64::from(p) * mass;
+    for index in 0..candidates.len() {
+        left -= f64::from(candidates[index].logit - max).exp();
+        if left <= 0.0 {
+            candidates.truncate(index + 1);
+            return true;
+        }
+    }
+    false
+}
+
+/// The nucleus of a whole row.
+fn nucleus(row: &[f32], p: f32, candidates: &mut Vec<Candidate>) {
+    let Some(best) = argmax(row) else { return };
+    let mass: f64 = row.iter().filter(|logit| !logit.is_nan()).map(|&logit| f64::from(logit - best.logit).exp()).sum();
+    let mut n = FIRST_NUCLEUS;
+    loop {
+        candidates.clear();
+        top(row, n, candidates);
+        if cut_nucleus(candidates, p, mass) || n >= row.len() {
+            return;
+        }
+        n = n.saturating_mul(8).min(row.len());
+    }
+}
+
+/// Locally typical sampling (Meister et al., arXiv:2202.00666): keeps the
+/// candidates whose surprise is nearest to the entropy, up to `p` of the mass.
+fn typical(candidates: &mut Vec<Candidate>, p: f32) {
+    let max = f64::from(candidates[0].logit);
+    let log_total = mass(candidates, 1.0).ln();
+    let surprise = |candidate: &Candidate| log_total - (f64::from(candidate.logit) - max);
+    let entropy: f64 = candidates
+        .iter()
+        .map(|candidate| (-surprise(candidate)).exp() * surprise(candidate))
+        .filter(|term| term.is_finite())
+        .sum();
+    let distance = |candidate: &Candidate| (surprise(candidate) - entropy).abs();
+    candidates.sort_by(|a, b| distance(a).total_cmp(&distance(b)));
+    let mut left = f64::from(p);
+    let mut n = 0;
+    while n < candidates.len() && (n == 0 || left > 0.0) {
+        left -= (-surprise(&candidates[n])).exp();
+        n += 1;
+    }
+    candidates.truncate(n);
+    candidates.sort_by(super::selection::likelier);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Logits of a distribution.
+    fn logits(shares: &[f32]) -> Vec<f32> {
+        shares.iter().map(|share| share.ln()).collect()
+    }
+
+    /// A config that filters nothing.
+    fn open() -> StreamConfig {
+        StreamConfig::new().temperature(1.0).top_k(0).top_p(1.0).min_p(0.0)
+    }
+
+    /// How often each token is drawn in `n` draws.
+    fn draws(config: &StreamConfig, row: &[f32], n: usize) -> Vec<usize> {
+        let mut sampler = Sampler::new(config, 7, &[]);
+        let mut counts = vec![0; row.len()];
+        for _ in 0..n {
+            counts[sampler.sample(row, &[]).unwrap() as usize] += 1;
+        }
+        counts
+    }
+
+    /// Which tokens are ever drawn.
+    fn support(config: &StreamConfig, row: &[f32]) -> Vec<usize> {
+        let counts = draws(config, row, 4000);
+        (0..row.len()).filter(|&token| counts[token] > 0).collect()
+    }
+
+    fn greedy(config: &StreamConfig, row: &[f32], history: &[TokenId]) -> TokenId {
+        Sampler::new(&config.clone().temperature(0.0), 1, &[4]).sample(row, history).unwrap()
+    }
+
+    const SHARES: [f32; 5] = [0.08, 0.5, 0.3, 0.1, 0.02];
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let n = 200_000;
+        let counts = draws(&open(), &logits(&SHARES), n);
+        for (count, share) in counts.iter().zip(SHARES) {
+            let expected = share * n as f32;
+            // Five standard deviations of a binomial count.
+            let margin = 5.0 * (expected * (1.0 - share)).sqrt();
+            assert!((*count as f32 - expected).abs() < margin, "{count} draws for a share of {share}");
+        }
+    }
+
+    #[test]
+    fn temperature_sharpens_the_distribution() {
+        let counts = draws(&open().temperature(0.5), &logits(&[0.25, 0.75]), 100_000);
+        // Squared shares: 1 to 9.
+        let share = counts[1] as f32 / 100_000.0;
+        assert!((share - 0.9).abs() < 0.01, "{share}");
+    }
+
+    #[test]
+    fn each_filter_keeps_what_it_should() {
+        let row = logits(&SHARES);
+        assert_eq!(support(&open(), &row), [0, 1, 2, 3, 4]);
+        assert_eq!(support(&open().top_k(2), &row), [1, 2]);
+        assert_eq!(support(&open().top_p(0.79), &row), [1, 2]);
+        assert_eq!(support(&open().top_p(0.81), &row), [1, 2, 3]);
+        assert_eq!(support(&open().top_p(0.0), &row), [1]);
+        assert_eq!(support(&open().min_p(0.5), &row), [1, 2]);
+        assert_eq!(support(&open().min_p(1.0), &row), [1]);
+    }
+
+    #[test]
+    fn top_p_counts_what_top_k_left() {
+        // Of 0.5 and 0.3 the first alone is 0.625.
+        assert_eq!(support(&open().top_k(2).top_p(0.6), &logits(&SHARES)), [1]);
+    }
+
+    #[test]
+    fn a_wide_nucleus_is_found_without_top_k() {
+        let row = vec![0.0; 5000];
+        let mut sampler = Sampler::new(&open().top_p(0.5), 3, &[]);
+        sampler.sample(&row, &[]).unwrap();
+        assert_eq!(sampler.candidates.len(), 2500);
+    }
+
+    #[test]
+    fn typical_keeps_the_tokens_near_the_entropy() {
+        // Entropy 1.19: token 2 (surprise 1.20) is nearest.
+        assert_eq!(support(&open().typical_p(0.2), &logits(&SHARES)), [2]);
+    }
+
+    #[test]
+    fn the_same_seed_repeats_the_draws() {
+        let row = logits(&SHARES);
+        let run = |seed| {
+            let mut sampler = Sampler::new(&open(), seed, &[]);
+            (0..50).map(|_| sampler.sample(&row, &[]).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(run(5), run(5));
+        assert_ne!(run(5), run(6));
+    }
+
+    #[test]
+    fn greedy_takes_the_likeliest_and_the_first_of_equals() {
+        assert_eq!(greedy(&open(), &[1.0, 3.0, 3.0], &[]), 1);
+    }
+
+    #[test]
+    fn bias_moves_and_bans_tokens() {
+        let row = logits(&SHARES);
+        assert_eq!(greedy(&open().logit_bias([(4, 100.0)]), &row, &[]), 4);
+        assert_eq!(greedy(&open().logit_bias([(1, f32::NEG_INFINITY)]), &row, &[]), 2);
+        assert_eq!(support(&open().logit_bias([(1, f32::NEG_INFINITY)]), &row), [0, 2, 3, 4]);
+    }
+
+    #[test]
+    fn ignore_eos_bans_end_tokens() {
+        let row = logits(&[0.1, 0.1, 0.1, 0.1, 0.6]);
+        assert_eq!(greedy(&open(), &row, &[]), 4);
+        assert_eq!(greedy(&open().ignore_eos(true), &row, &[]), 0);
+    }
+
+    #[test]
+    fn penalties_look_at_the_last_tokens_only() {
+        let row = [2.0, 1.9, -1.0];
+        assert_eq!(greedy(&open().repeat_penalty(1.5), &row, &[0]), 1);
+        assert_eq!(greedy(&open().repeat_penalty(1.5).repeat_last_n(1), &row, &[0, 2]), 0);
+        assert_eq!(greedy(&open().presence_penalty(0.2), &row, &[0]), 1);
+        assert_eq!(greedy(&open().frequency_penalty(0.06), &row, &[0]), 0);
+        assert_eq!(greedy(&open().frequency_penalty(0.06), &row, &[0, 0]), 1);
+        // A negative logit is multiplied, so that it falls too.
+        assert_eq!(greedy(&open().repeat_penalty(2.0), &[-1.0, -1.5], &[0]), 1);
+    }
+
+    #[test]
+    fn rows_without_a_finite_logit_are_an_error() {
+        let mut sampler = Sampler::new(&open(), 1, &[]);
+        for row in [[f32::NAN; 3], [f32::NEG_INFINITY; 3]] {
+            assert!(matches!(sampler.sample(&row, &[]), Err(MullamaError::Generation(_))));
+        }
+        assert_eq!(sampler.sample(&[f32::NAN, 1.0, f32::NEG_INFINITY], &[]).unwrap(), 1);
+    }
+
+    #[test]
+    fn logprobs_are_those_of_the_whole_distribution() {
+        let got = logprobs(&logits(&SHARES), 3, 2);
+        assert!((got.chosen - 0.1_f32.ln()).abs() < 1e-5);
+        assert_eq!(got.top.iter().map(|top| top.0).collect::<Vec<_>>(), [1, 2]);
+        assert!((got.top[0].1 - 0.5_f32.ln()).abs() < 1e-5);
+        assert!(logprobs(&logits(&SHARES), 3, 0).top.is_empty());
+    }
+}

@@ -1,0 +1,170 @@
+//! Which rows the next step evaluates. Pure: no FFI, no clock, no channels.
+//!
+//! Decodes come first, all of them; then prefill under a budget of rows that
+//! keeps a step near its target time. Half of the budget goes to the oldest
+//! prompt, so that a long one always moves; the rest to the shortest, so that
+//! a short prompt never waits behind a long one.
+
+use std::time::Duration;
+
+/// How long a step with prefill should take. It bounds the gap of running
+/// streams and the time until a cancellation is seen.
+const TARGET_STEP: Duration = Duration::from_millis(80);
+
+/// Fewest prefill rows of a step, whatever the clock says: a budget of nothing
+/// would starve prompts on a machine that is slow for a moment.
+const MIN_PREFILL: usize = 16;
+
+/// Weight of the newest step in the running mean of the cost of a row.
+const NEWEST: f64 = 0.3;
+
+/// One active sequence as the scheduler sees it, in order of age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// Tokens that are not evaluated yet; at least 1. With exactly 1 the
+    /// sequence decodes, with more it is in prefill.
+    pub(crate) n_pending: usize,
+    /// A sequence whose reader is slow takes no part.
+    pub(crate) paused: bool,
+}
+
+/// Rows for each candidate: `plan(..)[i]` belongs to candidate `i`.
+/// `capacity` is the most rows of a batch, at least the number of candidates;
+/// `prefill_budget` the most rows of prefill.
+pub(crate) fn plan(candidates: &[Candidate], prefill_budget: usize, capacity: usize) -> Vec<usize> {
+    let mut rows = vec![0; candidates.len()];
+    let mut free = capacity;
+    let mut prompts = Vec::new();
+    for (index, candidate) in candidates.iter().enumerate().filter(|(_, candidate)| !candidate.paused) {
+        if candidate.n_pending == 1 && free > 0 {
+            rows[index] = 1;
+            free -= 1;
+        } else if candidate.n_pending > 1 {
+            prompts.push(index);
+        }
+    }
+    let mut budget = prefill_budget.min(free);
+    let mut give = |index: usize, most: usize, budget: &mut usize| {
+        let n = (candidates[index].n_pending - rows[index]).min(most).min(*budget);
+        rows[index] += n;
+        *budget -= n;
+    };
+    if let Some(&oldest) = prompts.first() {
+        let half = budget.div_ceil(2);
+        give(oldest, half, &mut budget);
+        // Stable: among equally short ones the older goes first.
+        prompts.sort_by_key(|&index| candidates[index].n_pending);
+        for index in prompts {
+            give(index, usize::MAX, &mut budget);
+        }
+    }
+    rows
+}
+
+/// Learns what a row costs and derives the prefill budget from it.
+#[derive(Debug, Clone)]
+pub(crate) struct StepCost {
+    /// Seconds a row of a step with prefill costs; 0 until one was measured.
+    row: f64,
+}
+
+impl StepCost {
+    pub(crate) fn new() -> Self {
+        Self { row: 0.0 }
+    }
+
+    /// Takes the measure of a step. Steps with little prefill say nothing
+    /// about what a row of prefill costs.
+    pub(crate) fn observe(&mut self, n_prefill: usize, n_rows: usize, elapsed: Duration) {
+        if n_prefill < MIN_PREFILL {
+            return;
+        }
+        let row = elapsed.as_secs_f64() / n_rows as f64;
+        self.row = if self.row == 0.0 { row } else { self.row + NEWEST * (row - self.row) };
+    }
+
+    /// Prefill rows that keep a step with `n_decode` decodes near the target.
+    pub(crate) fn prefill_budget(&self, n_decode: usize) -> usize {
+        if self.row == 0.0 {
+            // Small enough for a slow machine; the next step knows better.
+            return 2 * MIN_PREFILL;
+        }
+        let rows = (TARGET_STEP.as_secs_f64() / self.row) as usize;
+        let budget = rows.saturating_sub(n_decode).max(MIN_PREFILL);
+        // Whole tiles of the matrix kernels: 64 rows where there are so many.
+        let tile = if budget >= 64 { 64 } else { 16 };
+        budget - budget % tile
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(n: &[usize]) -> Vec<Candidate> {
+        n.iter().map(|&n_pending| Candidate { n_pending, paused: false }).collect()
+    }
+
+    #[test]
+    fn decodes_come_first_and_all_of_them() {
+        assert_eq!(plan(&pending(&[1, 500, 1, 1]), 64, 512), [1, 64, 1, 1]);
+    }
+
+    #[test]
+    fn a_short_prompt_does_not_wait_behind_a_long_one() {
+        assert_eq!(plan(&pending(&[2000, 3]), 64, 512), [61, 3]);
+    }
+
+    #[test]
+    fn the_oldest_prompt_always_moves() {
+        assert_eq!(plan(&pending(&[2000, 100, 100]), 64, 512), [32, 32, 0]);
+    }
+
+    #[test]
+    fn equal_prompts_are_served_by_age() {
+        assert_eq!(plan(&pending(&[40, 40, 40]), 64, 512), [40, 24, 0]);
+    }
+
+    #[test]
+    fn the_capacity_of_a_batch_is_never_passed() {
+        let rows = plan(&pending(&[1, 1, 1, 30, 30]), 64, 16);
+        assert_eq!(rows.iter().sum::<usize>(), 16);
+        assert_eq!(rows[..3], [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_paused_sequence_takes_no_part() {
+        let mut candidates = pending(&[1, 10]);
+        candidates[0].paused = true;
+        assert_eq!(plan(&candidates, 64, 512), [0, 10]);
+    }
+
+    #[test]
+    fn no_candidate_gets_more_rows_than_it_has_tokens() {
+        assert_eq!(plan(&pending(&[5, 7]), 512, 512), [5, 7]);
+    }
+
+    #[test]
+    fn the_budget_follows_the_measured_cost() {
+        let mut cost = StepCost::new();
+        assert_eq!(cost.prefill_budget(0), 32);
+        cost.observe(32, 32, Duration::from_millis(32));
+        assert_eq!(cost.prefill_budget(0), 64);
+        assert_eq!(cost.prefill_budget(30), 48);
+        for _ in 0..50 {
+            cost.observe(64, 64, Duration::from_millis(640));
+        }
+        assert_eq!(cost.prefill_budget(0), MIN_PREFILL);
+        for _ in 0..50 {
+            cost.observe(64, 64, Duration::from_micros(6400));
+        }
+        assert!(cost.prefill_budget(0) >= 512);
+    }
+
+    #[test]
+    fn a_step_with_little_prefill_teaches_nothing() {
+        let mut cost = StepCost::new();
+        cost.observe(3, 19, Duration::from_secs(1));
+        assert_eq!(cost.prefill_budget(0), 32);
+    }
+}

@@ -1,0 +1,234 @@
+//! One request while it is served: its tokens, its sampler, its text, and how
+//! far its memory has come. Owned by the engine's thread.
+
+use super::{
+    hold_back::HoldBack,
+    request::{Producer, Request},
+    sampler::{self, Sampler},
+};
+use crate::{
+    FinishReason, Generation, MullamaError, Timings, TokenData, TokenId, TokenLogprob, TokenLogprobs, Usage,
+    llama::Model,
+};
+use std::{sync::Arc, task::Waker, time::Instant};
+
+/// See the module.
+pub(super) struct Sequence {
+    pub(super) ticket: Producer,
+    /// Sequence id in the context; also this sequence's slot.
+    pub(super) seq_id: usize,
+    /// Order of admission: larger is younger.
+    pub(super) age: u64,
+    /// The prompt, then what was generated.
+    tokens: Vec<TokenId>,
+    n_prompt: usize,
+    /// Tokens whose rows were evaluated and are in the context's memory.
+    n_past: usize,
+    max_tokens: usize,
+    n_logprobs: Option<usize>,
+    stops: Vec<String>,
+    sampler: Sampler,
+    hold_back: HoldBack,
+    /// Everything released so far.
+    text: String,
+    logprobs: Vec<TokenLogprobs>,
+    seed: u64,
+    submitted: Instant,
+    admitted: Instant,
+    first_token: Option<Instant>,
+    last_token: Instant,
+}
+
+/// What a new token led to.
+pub(super) struct Advance {
+    /// The reader to wake after the step.
+    pub(super) waker: Option<Waker>,
+    /// Set when this was the last token.
+    pub(super) finished: Option<FinishReason>,
+    pub(super) was_first: bool,
+}
+
+impl Sequence {
+    pub(super) fn new(request: Request, seq_id: usize, age: u64, eog: &[TokenId], now: Instant) -> Self {
+        let Request { ticket, prompt, config, seed, submitted } = request;
+        Self {
+            ticket,
+            seq_id,
+            age,
+            n_prompt: prompt.len(),
+            tokens: prompt,
+            n_past: 0,
+            max_tokens: config.max_tokens,
+            n_logprobs: config.logprobs,
+            sampler: Sampler::new(&config, seed, eog),
+            hold_back: HoldBack::new(config.stop.clone()),
+            stops: config.stop,
+            text: String::new(),
+            logprobs: Vec::new(),
+            seed,
+            submitted,
+            admitted: now,
+            first_token: None,
+            last_token: now,
+        }
+    }
+
+    /// Tokens that are not evaluated yet; at least 1 while the sequence runs.
+    pub(super) fn n_pending(&self) -> usize {
+        self.tokens.len() - self.n_past
+    }
+
+    pub(super) fn n_past(&self) -> usize {
+        self.n_past
+    }
+
+    pub(super) fn is_in_prefill(&self) -> bool {
+        self.n_pending() > 1
+    }
+
+    /// The next `n` tokens to evaluate, with their positions, and whether the
+    /// row's logits are wanted: only those of the very last token are.
+    pub(super) fn rows(&self, n: usize) -> impl Iterator<Item = (TokenId, usize, bool)> {
+        let last = self.tokens.len() - 1;
+        self.tokens[self.n_past..self.n_past + n]
+            .iter()
+            .enumerate()
+            .map(move |(offset, &token)| (token, self.n_past + offset, self.n_past + offset == last))
+    }
+
+    /// `n` rows were evaluated. Gives how many of them were of the prompt.
+    pub(super) fn evaluated(&mut self, n: usize) -> usize {
+        let of_prompt = self.n_prompt.saturating_sub(self.n_past).min(n);
+        self.n_past += n;
+        of_prompt
+    }
+
+    /// The context's memory holds only the first `n` tokens.
+    pub(super) fn rewind(&mut self, n: usize) {
+        self.n_past = n.min(self.tokens.len() - 1);
+    }
+
+    /// Takes the logits of the last row: draws a token, releases text, and
+    /// hands it over. `limit` is the most tokens the request may use in all.
+    ///
+    /// # Errors
+    /// `Generation` when no token can be drawn; the sequence is over then.
+    pub(super) fn advance(&mut self, model: &Model, logits: &[f32], limit: usize, now: Instant) -> Result<Advance, MullamaError> {
+        let token = self.sampler.sample(logits, &self.tokens)?;
+        let logprobs = match self.n_logprobs {
+            Some(n) => Some(self.describe(model, sampler::logprobs(logits, token, n), token)?),
+            None => None,
+        };
+        let was_first = self.first_token.is_none();
+        self.first_token.get_or_insert(now);
+        self.last_token = now;
+        self.tokens.push(token);
+
+        let mut piece = Vec::new();
+        let is_eog = model.is_eog(token);
+        if !is_eog {
+            model.append_piece(token, false, &mut piece)?;
+        }
+        let mut released = self.hold_back.push(&piece);
+        let finished = if is_eog {
+            Some(FinishReason::Stop)
+        } else if let Some(index) = released.stopped_by {
+            Some(FinishReason::StopString(self.stops[index].clone()))
+        } else if self.n_generated() >= self.max_tokens {
+            Some(FinishReason::Length)
+        } else if self.tokens.len() >= limit {
+            Some(FinishReason::ContextFull)
+        } else {
+            None
+        };
+        if finished.is_some() && released.stopped_by.is_none() {
+            released.text.push_str(&self.hold_back.finish());
+        }
+        self.text.push_str(&released.text);
+        let waker = if self.ticket.wants_tokens() {
+            let data = TokenData {
+                text: released.text,
+                token_id: token,
+                index: self.n_generated() - 1,
+                logprob: logprobs.as_ref().map(|logprobs| logprobs.logprob),
+                top_logprobs: logprobs.as_ref().map(|logprobs| logprobs.top.clone()).unwrap_or_default(),
+                is_final: finished.is_some(),
+                finish_reason: finished.clone(),
+            };
+            self.ticket.push(data, self.usage(), self.timings())
+        } else {
+            None
+        };
+        self.logprobs.extend(logprobs);
+        Ok(Advance { waker, finished, was_first })
+    }
+
+    /// Ends the request with what it has.
+    pub(super) fn finish(mut self, reason: FinishReason) -> Option<Waker> {
+        // Empty unless the end came between two tokens.
+        let rest = self.hold_back.finish();
+        if !matches!(reason, FinishReason::StopString(_)) {
+            self.text.push_str(&rest);
+        }
+        let generation = Generation {
+            usage: self.usage(),
+            timings: self.timings(),
+            text: self.text,
+            tokens: self.tokens.split_off(self.n_prompt),
+            finish_reason: reason,
+            seed: self.seed,
+            logprobs: self.n_logprobs.map(|_| self.logprobs),
+        };
+        self.ticket.finish(Ok(generation))
+    }
+
+    /// Ends the request with an error.
+    pub(super) fn fail(self, error: MullamaError) -> Option<Waker> {
+        self.ticket.finish(Err(error))
+    }
+
+    /// Ends the request because its deadline passed.
+    pub(super) fn time_out(mut self) -> Option<Waker> {
+        let rest = self.hold_back.finish();
+        self.text.push_str(&rest);
+        let after_ms = self.ticket.timeout_ms;
+        self.ticket.finish(Err(MullamaError::Timeout { partial: self.text, after_ms }))
+    }
+
+    pub(super) fn time_to_first_token(&self) -> std::time::Duration {
+        self.timings().time_to_first_token
+    }
+
+    fn n_generated(&self) -> usize {
+        self.tokens.len() - self.n_prompt
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { prompt_tokens: self.n_prompt, cached_tokens: 0, completion_tokens: self.n_generated() }
+    }
+
+    fn timings(&self) -> Timings {
+        let first = self.first_token.unwrap_or(self.last_token);
+        Timings {
+            queued: self.admitted - self.submitted,
+            prefill: first - self.admitted,
+            decode: self.last_token - first,
+            time_to_first_token: first - self.submitted,
+        }
+    }
+
+    fn describe(&self, model: &Model, found: sampler::Logprobs, token: TokenId) -> Result<TokenLogprobs, MullamaError> {
+        let top = found
+            .top
+            .into_iter()
+            .map(|(token_id, logprob)| {
+                Ok(TokenLogprob { token_id, text: model.detokenize(&[token_id])?, logprob })
+            })
+            .collect::<Result<_, MullamaError>>()?;
+        Ok(TokenLogprobs { token_id: token, logprob: found.chosen, top })
+    }
+}
+
+/// The requests of a step, for the abort check: it may stop the step when all
+/// of them are over.
+pub(super) type InFlight = Vec<Arc<super::ticket::Ticket>>;

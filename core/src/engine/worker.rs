@@ -1,0 +1,348 @@
+//! The loop of an engine's thread: take what arrived, drop what is over, admit,
+//! plan, decode, sample, hand over. Its stack frame owns the context and all
+//! sequences. It never blocks on a reader and never tokenizes a prompt.
+//!
+//! Deliberately absent: policy (which rows a step takes is `scheduler`'s) and
+//! anything about languages or runtimes.
+
+use super::{
+    Shared,
+    request::Request,
+    scheduler::{self, Candidate, StepCost},
+    sequence::{InFlight, Sequence},
+};
+use crate::{
+    FinishReason, MullamaError, TokenId,
+    llama::{Batch, Context, DecodeError},
+};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Waker,
+    time::Instant,
+};
+
+/// Sizes that the worker keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Tokens (prompt and answer) of one request.
+    pub(super) context_size: usize,
+    /// Sequences at once.
+    pub(super) max_concurrent: usize,
+    /// Rows of one step.
+    pub(super) batch_size: usize,
+}
+
+/// See the module.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    context: Context,
+    limits: Limits,
+    batch: Batch,
+    /// Requests that wait for a sequence, oldest first.
+    waiting: VecDeque<Request>,
+    /// Sequences in order of admission.
+    active: Vec<Sequence>,
+    /// Sequences that had to give up their memory, oldest first. They come
+    /// back, from their first token on, when another has ended.
+    preempted: VecDeque<Sequence>,
+    /// No sequence comes back from `preempted` and none is admitted until one
+    /// ends: the memory is full.
+    memory_is_full: bool,
+    next_age: u64,
+    cost: StepCost,
+    eog: Vec<TokenId>,
+    in_flight: Rc<RefCell<InFlight>>,
+    /// Readers to wake at the end of the step, all at once.
+    wakers: Vec<Waker>,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, mut context: Context, limits: Limits) -> Self {
+        let in_flight: Rc<RefCell<InFlight>> = Rc::default();
+        let check = {
+            let (in_flight, shared) = (in_flight.clone(), shared.clone());
+            move || {
+                let now = Instant::now();
+                shared.inbox.is_closing() || in_flight.borrow().iter().all(|ticket| ticket.is_over(now))
+            }
+        };
+        context.set_abort_check(check);
+        Self {
+            eog: context.model().eog_tokens(),
+            batch: Batch::new(limits.batch_size),
+            shared,
+            context,
+            limits,
+            waiting: VecDeque::new(),
+            active: Vec::new(),
+            preempted: VecDeque::new(),
+            memory_is_full: false,
+            next_age: 0,
+            cost: StepCost::new(),
+            in_flight,
+            wakers: Vec::new(),
+        }
+    }
+
+    /// Runs until the inbox closes. Whatever is left then ends as `Closed`.
+    pub(super) fn run(mut self) {
+        loop {
+            self.shared.inbox.drain(&mut self.waiting);
+            if self.shared.inbox.is_closing() {
+                break;
+            }
+            self.drop_what_is_over(Instant::now());
+            self.admit();
+            let rows = self.plan();
+            if rows.iter().all(|&n| n == 0) {
+                self.wake_readers();
+                self.shared.inbox.sleep(self.next_deadline());
+            } else {
+                self.step(&rows);
+                self.wake_readers();
+            }
+        }
+        self.close();
+    }
+
+    /// Ends everything that was cancelled or is past its deadline.
+    fn drop_what_is_over(&mut self, now: Instant) {
+        let (over, waiting) = std::mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|r| r.ticket.is_over(now));
+        self.waiting = waiting.into();
+        for request in over {
+            self.shared.inbox.left_queue();
+            let waker = if request.ticket.is_cancelled() {
+                self.shared.metrics.cancelled.fetch_add(1, Relaxed);
+                request.finish(FinishReason::Cancelled)
+            } else {
+                self.shared.metrics.failed.fetch_add(1, Relaxed);
+                let after_ms = request.ticket.timeout_ms;
+                request.fail(MullamaError::Timeout { partial: String::new(), after_ms })
+            };
+            self.wakers.extend(waker);
+        }
+        while let Some(index) = self.active.iter().position(|sequence| sequence.ticket.is_over(now)) {
+            let sequence = self.retire(index);
+            self.end_early(sequence);
+        }
+        while let Some(index) = self.preempted.iter().position(|sequence| sequence.ticket.is_over(now)) {
+            if let Some(sequence) = self.preempted.remove(index) {
+                self.end_early(sequence);
+            }
+        }
+    }
+
+    fn end_early(&mut self, sequence: Sequence) {
+        let waker = if sequence.ticket.is_cancelled() {
+            self.shared.metrics.cancelled.fetch_add(1, Relaxed);
+            sequence.finish(FinishReason::Cancelled)
+        } else {
+            self.shared.metrics.failed.fetch_add(1, Relaxed);
+            sequence.time_out()
+        };
+        self.wakers.extend(waker);
+    }
+
+    /// Gives free sequence ids to those who wait; the preempted go first.
+    fn admit(&mut self) {
+        while !self.memory_is_full && self.active.len() < self.limits.max_concurrent {
+            let seq_id = self.free_seq_id();
+            let sequence = if let Some(mut sequence) = self.preempted.pop_front() {
+                sequence.seq_id = seq_id;
+                sequence
+            } else if let Some(request) = self.waiting.pop_front() {
+                self.shared.inbox.left_queue();
+                self.next_age += 1;
+                Sequence::new(request, seq_id, self.next_age, &self.eog, Instant::now())
+            } else {
+                break;
+            };
+            self.active.push(sequence);
+        }
+        self.shared.metrics.active.store(self.active.len() + self.preempted.len(), Relaxed);
+    }
+
+    /// The lowest id that no active sequence has.
+    fn free_seq_id(&self) -> usize {
+        (0..self.limits.max_concurrent)
+            .find(|id| self.active.iter().all(|sequence| sequence.seq_id != *id))
+            .expect("fewer sequences are active than there are ids")
+    }
+
+    fn plan(&self) -> Vec<usize> {
+        let candidates: Vec<Candidate> = self
+            .active
+            .iter()
+            .map(|sequence| Candidate { n_pending: sequence.n_pending(), paused: sequence.ticket.is_full() })
+            .collect();
+        let n_decode = candidates.iter().filter(|c| c.n_pending == 1 && !c.paused).count();
+        scheduler::plan(&candidates, self.cost.prefill_budget(n_decode), self.limits.batch_size)
+    }
+
+    /// Evaluates the planned rows and samples where a sequence has come to its
+    /// last token.
+    fn step(&mut self, rows: &[usize]) {
+        self.batch.clear();
+        let mut outputs = vec![None; rows.len()];
+        let mut n_prefill = 0;
+        {
+            let mut in_flight = self.in_flight.borrow_mut();
+            in_flight.clear();
+            for ((sequence, &n), output) in self.active.iter().zip(rows).zip(&mut outputs) {
+                if n == 0 {
+                    continue;
+                }
+                in_flight.push(sequence.ticket.share());
+                if sequence.is_in_prefill() {
+                    n_prefill += n;
+                }
+                for (token, position, wants_logits) in sequence.rows(n) {
+                    let row = self.batch.push(token, position, sequence.seq_id, wants_logits);
+                    if wants_logits {
+                        *output = Some(row);
+                    }
+                }
+            }
+        }
+        let started = Instant::now();
+        let result = self.context.decode(&mut self.batch);
+        // Without this the tickets of ended requests would live until the
+        // next step.
+        self.in_flight.borrow_mut().clear();
+        match result {
+            Ok(()) => {
+                let elapsed = started.elapsed();
+                self.cost.observe(n_prefill, self.batch.len(), elapsed);
+                self.shared.metrics.steps.fetch_add(1, Relaxed);
+                self.shared.metrics.step_time.observe(elapsed);
+                self.take_results(rows, &outputs);
+            }
+            Err(DecodeError::NoCells) => self.make_room(),
+            Err(DecodeError::Aborted) => self.resync(rows),
+            Err(DecodeError::Failed(error)) => self.fail_step(rows, &error),
+        }
+    }
+
+    fn take_results(&mut self, rows: &[usize], outputs: &[Option<usize>]) {
+        let now = Instant::now();
+        let mut over = Vec::new();
+        for (index, (&n, output)) in rows.iter().zip(outputs).enumerate() {
+            let sequence = &mut self.active[index];
+            let n_prompt = sequence.evaluated(n);
+            self.shared.metrics.prompt_tokens.fetch_add(n_prompt as u64, Relaxed);
+            let Some(row) = *output else { continue };
+            let model = self.context.model();
+            let advance = self
+                .context
+                .logits(row)
+                .ok_or_else(|| MullamaError::Internal("a row has no logits".to_owned()))
+                .and_then(|logits| sequence.advance(model, logits, self.limits.context_size, now));
+            match advance {
+                Ok(advance) => {
+                    self.shared.metrics.generated_tokens.fetch_add(1, Relaxed);
+                    if advance.was_first {
+                        self.shared.metrics.first_token.observe(sequence.time_to_first_token());
+                    }
+                    self.wakers.extend(advance.waker);
+                    if let Some(reason) = advance.finished {
+                        over.push((index, Ok(reason)));
+                    }
+                }
+                Err(error) => over.push((index, Err(error))),
+            }
+        }
+        // From the back, so that the indices stay right.
+        for (index, end) in over.into_iter().rev() {
+            let sequence = self.retire(index);
+            let waker = match end {
+                Ok(reason) => {
+                    self.shared.metrics.completed.fetch_add(1, Relaxed);
+                    sequence.finish(reason)
+                }
+                Err(error) => {
+                    self.shared.metrics.failed.fetch_add(1, Relaxed);
+                    sequence.fail(error)
+                }
+            };
+            self.wakers.extend(waker);
+        }
+        let cached = self.active.iter().map(Sequence::n_past).sum();
+        self.shared.metrics.cache_tokens.store(cached, Relaxed);
+    }
+
+    /// Takes a sequence out and frees its memory.
+    fn retire(&mut self, index: usize) -> Sequence {
+        let sequence = self.active.remove(index);
+        self.context.clear_sequence(sequence.seq_id);
+        self.memory_is_full = false;
+        let active = self.active.len() + self.preempted.len();
+        self.shared.metrics.active.store(active, Relaxed);
+        sequence
+    }
+
+    /// The memory has no cells for the batch: the youngest sequence gives up
+    /// its own and starts again later. A sequence that is alone has used all
+    /// there is.
+    fn make_room(&mut self) {
+        let youngest = (0..self.active.len()).max_by_key(|&index| self.active[index].age);
+        let Some(youngest) = youngest else { return };
+        let mut sequence = self.retire(youngest);
+        if self.active.is_empty() {
+            self.shared.metrics.completed.fetch_add(1, Relaxed);
+            self.wakers.extend(sequence.finish(FinishReason::ContextFull));
+            return;
+        }
+        sequence.rewind(0);
+        let at = self.preempted.partition_point(|other| other.age < sequence.age);
+        self.preempted.insert(at, sequence);
+        self.memory_is_full = true;
+    }
+
+    /// An aborted step may have left some rows in the memory: every sequence
+    /// goes on from what is there.
+    fn resync(&mut self, rows: &[usize]) {
+        for (sequence, _) in self.active.iter_mut().zip(rows).filter(|(_, n)| **n > 0) {
+            sequence.rewind(self.context.sequence_len(sequence.seq_id));
+        }
+    }
+
+    /// A step failed: the requests that had rows in it fail, no others.
+    fn fail_step(&mut self, rows: &[usize], error: &MullamaError) {
+        for index in (0..rows.len()).rev().filter(|&index| rows[index] > 0) {
+            let sequence = self.retire(index);
+            self.shared.metrics.failed.fetch_add(1, Relaxed);
+            self.wakers.extend(sequence.fail(error.clone()));
+        }
+    }
+
+    /// When the engine must look again though nothing arrives.
+    fn next_deadline(&self) -> Option<Instant> {
+        let waiting = self.waiting.iter().filter_map(|request| request.ticket.deadline);
+        let serving = self.active.iter().chain(&self.preempted).filter_map(|sequence| sequence.ticket.deadline);
+        waiting.chain(serving).min()
+    }
+
+    fn wake_readers(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    fn close(mut self) {
+        let closed = MullamaError::model_closed;
+        self.shared.inbox.drain(&mut self.waiting);
+        for request in self.waiting.drain(..) {
+            self.shared.inbox.left_queue();
+            self.wakers.extend(request.fail(closed()));
+        }
+        for sequence in self.active.drain(..).chain(self.preempted.drain(..)) {
+            self.shared.metrics.failed.fetch_add(1, Relaxed);
+            self.wakers.extend(sequence.fail(closed()));
+        }
+        self.shared.metrics.active.store(0, Relaxed);
+        self.shared.metrics.cache_tokens.store(0, Relaxed);
+        self.wake_readers();
+    }
+}
+

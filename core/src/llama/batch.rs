@@ -1,0 +1,86 @@
+//! The rows of one decode step, in the layout that llama.cpp reads.
+
+use crate::TokenId;
+use llama_cpp_sys_2 as sys;
+
+/// Rows for one `Context::decode`. Each row belongs to one sequence.
+pub(crate) struct Batch {
+    tokens: Vec<sys::llama_token>,
+    positions: Vec<sys::llama_pos>,
+    seq_ids: Vec<sys::llama_seq_id>,
+    /// One pointer a row into `seq_ids`; filled by `as_raw`, since pushing may
+    /// move `seq_ids`.
+    seq_id_ptrs: Vec<*mut sys::llama_seq_id>,
+    /// How many sequences a row belongs to: always 1.
+    n_seq_ids: Vec<i32>,
+    outputs: Vec<i8>,
+    capacity: usize,
+}
+
+impl Batch {
+    /// An empty batch for at most `capacity` rows.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            tokens: Vec::with_capacity(capacity),
+            positions: Vec::with_capacity(capacity),
+            seq_ids: Vec::with_capacity(capacity),
+            seq_id_ptrs: Vec::with_capacity(capacity),
+            n_seq_ids: Vec::with_capacity(capacity),
+            outputs: Vec::with_capacity(capacity),
+            capacity,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.seq_ids.clear();
+        self.n_seq_ids.clear();
+        self.outputs.clear();
+    }
+
+    /// Adds a row and gives its index. `output` asks for its logits.
+    ///
+    /// # Panics
+    /// When the batch is full: `llama_decode` would abort the process. The
+    /// engine plans its rows by the same capacity.
+    pub(crate) fn push(&mut self, token: TokenId, position: usize, seq_id: usize, output: bool) -> usize {
+        assert!(self.len() < self.capacity, "batch of {} rows is full", self.capacity);
+        self.tokens.push(token);
+        self.positions.push(i32::try_from(position).expect("positions fit the context size"));
+        self.seq_ids.push(i32::try_from(seq_id).expect("sequence ids are small"));
+        self.n_seq_ids.push(1);
+        self.outputs.push(i8::from(output));
+        self.len() - 1
+    }
+
+    /// The largest sequence id and whether all tokens are below `n_vocab`, for
+    /// the checks of `Context::decode`.
+    pub(super) fn is_within(&self, n_seq_max: usize, n_vocab: usize) -> bool {
+        let below = |value: i32, limit: usize| usize::try_from(value).is_ok_and(|value| value < limit);
+        self.seq_ids.iter().all(|&id| below(id, n_seq_max)) && self.tokens.iter().all(|&id| below(id, n_vocab))
+    }
+
+    /// llama.cpp's view of the rows; valid until the batch is changed.
+    pub(super) fn as_raw(&mut self) -> sys::llama_batch {
+        self.seq_id_ptrs.clear();
+        self.seq_id_ptrs.extend(self.seq_ids.iter_mut().map(std::ptr::from_mut));
+        sys::llama_batch {
+            n_tokens: i32::try_from(self.tokens.len()).expect("the capacity fits in 32 bits"),
+            token: self.tokens.as_mut_ptr(),
+            embd: std::ptr::null_mut(),
+            pos: self.positions.as_mut_ptr(),
+            n_seq_id: self.n_seq_ids.as_mut_ptr(),
+            seq_id: self.seq_id_ptrs.as_mut_ptr(),
+            logits: self.outputs.as_mut_ptr(),
+        }
+    }
+}

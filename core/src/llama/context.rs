@@ -1,0 +1,226 @@
+//! Owner of a `llama_context` with its thread pool: decode, logits, memory.
+//! Not `Send`: the thread that creates a `Context` is the only one to use it.
+
+use super::{
+    Batch, Model, logging,
+    shim::{self, ErrorText},
+    thread_pool::ThreadPool,
+};
+use crate::{KvType, MullamaError};
+use llama_cpp_sys_2 as sys;
+use std::{
+    ffi::c_void,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr::NonNull,
+    sync::Arc,
+};
+
+/// Sizes and types of a context. Checked by `ModelOptions::validate`.
+pub(crate) struct ContextParams {
+    /// KV cells over all sequences.
+    pub(crate) n_ctx: usize,
+    /// Most rows of one decode; at least `n_seq_max`.
+    pub(crate) n_batch: usize,
+    pub(crate) n_seq_max: usize,
+    pub(crate) n_threads: usize,
+    pub(crate) flash_attention: Option<bool>,
+    pub(crate) type_k: KvType,
+    pub(crate) type_v: KvType,
+}
+
+/// Why a decode did not happen.
+#[derive(Debug)]
+pub(crate) enum DecodeError {
+    /// No KV cells are free; nothing was changed.
+    NoCells,
+    /// The abort callback stopped it; rows of the batch may be in the memory.
+    Aborted,
+    /// It failed; rows of the batch may be in the memory.
+    Failed(MullamaError),
+}
+
+/// Says whether the decode under way should stop. Called between the nodes of
+/// the graph, on the thread that decodes.
+type AbortCheck = Box<dyn FnMut() -> bool>;
+
+/// A context over a model.
+pub(crate) struct Context {
+    context: NonNull<sys::llama_context>,
+    /// Freed after the context, which uses it.
+    _pool: ThreadPool,
+    /// Behind a pointer that llama.cpp keeps; hence the second box.
+    abort: Box<AbortCheck>,
+    n_batch: usize,
+    n_seq_max: usize,
+    /// Last: freed after the context, which reads its weights.
+    model: Arc<Model>,
+}
+
+impl Context {
+    /// # Errors
+    /// `Context` with llama.cpp's reason, or `OutOfMemory`.
+    pub(crate) fn new(model: Arc<Model>, params: &ContextParams) -> Result<Self, MullamaError> {
+        let size = |n: usize| u32::try_from(n).map_err(|_| MullamaError::Context(format!("{n} is too large")));
+        let n_threads = i32::try_from(params.n_threads).unwrap_or(1);
+        // SAFETY: a pure function.
+        let mut raw = unsafe { sys::llama_context_default_params() };
+        raw.n_ctx = size(params.n_ctx)?;
+        raw.n_batch = size(params.n_batch)?;
+        raw.n_ubatch = size(params.n_batch)?;
+        raw.n_seq_max = size(params.n_seq_max)?;
+        // At most one row of each sequence asks for logits; the default would
+        // reserve room for a whole batch of them.
+        raw.n_outputs_max = size(params.n_seq_max)?;
+        raw.n_threads = n_threads;
+        raw.n_threads_batch = n_threads;
+        raw.flash_attn_type = match params.flash_attention {
+            None => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+            Some(true) => sys::LLAMA_FLASH_ATTN_TYPE_ENABLED,
+            Some(false) => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+        };
+        raw.type_k = ggml_type(params.type_k);
+        raw.type_v = ggml_type(params.type_v);
+        raw.kv_unified = true;
+        raw.no_perf = true;
+
+        logging::take_errors();
+        let mut context = std::ptr::null_mut();
+        let mut error = ErrorText::new();
+        // SAFETY: the model is live and kept by `self.model`; the pointers
+        // outlive the call; the sizes satisfy `n_seq_max <= n_batch`.
+        let status = unsafe {
+            shim::mullama_context_new(
+                model.as_ptr(),
+                &raw const raw,
+                &raw mut context,
+                error.as_mut_ptr(),
+                error.size(),
+            )
+        };
+        let reason = [error.text(), logging::take_errors()].join(" ").trim().to_owned();
+        let context = match (status, NonNull::new(context)) {
+            (shim::OK, Some(context)) => context,
+            (shim::BAD_ALLOC, _) => return Err(MullamaError::OutOfMemory(reason)),
+            _ => return Err(MullamaError::Context(reason)),
+        };
+        let pool = match ThreadPool::new(params.n_threads) {
+            Ok(pool) => pool,
+            Err(error) => {
+                // SAFETY: `context` is live and nothing else refers to it.
+                unsafe { sys::llama_free(context.as_ptr()) };
+                return Err(error);
+            }
+        };
+        // SAFETY: both are live; `Drop` detaches the pool before it is freed.
+        unsafe { sys::llama_attach_threadpool(context.as_ptr(), pool.as_ptr(), pool.as_ptr()) };
+        let mut abort: Box<AbortCheck> = Box::new(Box::new(|| false));
+        let data: *mut AbortCheck = &raw mut *abort;
+        // SAFETY: `data` points into a box that `self` keeps as long as the
+        // context; llama.cpp calls back only inside `decode`, which holds
+        // `&mut self`.
+        unsafe { sys::llama_set_abort_callback(context.as_ptr(), Some(on_abort_check), data.cast()) };
+        Ok(Self {
+            context,
+            _pool: pool,
+            abort,
+            n_batch: params.n_batch,
+            n_seq_max: params.n_seq_max,
+            model,
+        })
+    }
+
+    /// Replaces the check that can stop a decode. It must not block.
+    pub(crate) fn set_abort_check(&mut self, check: impl FnMut() -> bool + 'static) {
+        *self.abort = Box::new(check);
+    }
+
+    pub(crate) fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Evaluates the rows of `batch`.
+    pub(crate) fn decode(&mut self, batch: &mut Batch) -> Result<(), DecodeError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if batch.len() > self.n_batch || !batch.is_within(self.n_seq_max, self.model.n_vocab()) {
+            let message = "a batch past the context's limits was planned".to_owned();
+            return Err(DecodeError::Failed(MullamaError::Internal(message)));
+        }
+        let raw = batch.as_raw();
+        let mut error = ErrorText::new();
+        // SAFETY: the context is live and used by this thread alone; the rows
+        // are within its limits (checked above) and outlive the call.
+        let status = unsafe {
+            shim::mullama_decode(self.context.as_ptr(), &raw const raw, error.as_mut_ptr(), error.size())
+        };
+        match status {
+            0 => Ok(()),
+            1 => Err(DecodeError::NoCells),
+            2 => Err(DecodeError::Aborted),
+            shim::BAD_ALLOC | -2 => {
+                logging::take_errors();
+                Err(DecodeError::Failed(MullamaError::OutOfMemory("a decode step could not allocate".to_owned())))
+            }
+            code => {
+                let logged = logging::take_errors();
+                let reason = if code == shim::EXCEPTION { error.text() } else { logged };
+                Err(DecodeError::Failed(MullamaError::Generation(format!("decode gave {code}: {reason}"))))
+            }
+        }
+    }
+
+    /// The logits of a row that asked for them in the last decode.
+    pub(crate) fn logits(&self, row: usize) -> Option<&[f32]> {
+        let row = i32::try_from(row).ok()?;
+        // SAFETY: the context is live; a row without logits gives null.
+        let logits = unsafe { sys::llama_get_logits_ith(self.context.as_ptr(), row) };
+        // SAFETY: llama.cpp keeps `n_vocab` floats there until the next
+        // decode, which needs `&mut self`.
+        (!logits.is_null()).then(|| unsafe { std::slice::from_raw_parts(logits, self.model.n_vocab()) })
+    }
+
+    /// Forgets everything of a sequence. Always possible, also for memories
+    /// that can't drop a part.
+    pub(crate) fn clear_sequence(&mut self, seq_id: usize) {
+        let seq_id = i32::try_from(seq_id).expect("sequence ids are small");
+        // SAFETY: the context is live; `seq_id` is one the engine gave out,
+        // below `n_seq_max`.
+        unsafe { shim::mullama_seq_rm(self.context.as_ptr(), seq_id, -1, -1) };
+    }
+
+    /// How many tokens of a sequence the memory holds.
+    pub(crate) fn sequence_len(&self, seq_id: usize) -> usize {
+        let seq_id = i32::try_from(seq_id).expect("sequence ids are small");
+        // SAFETY: the context is live.
+        let memory = unsafe { sys::llama_get_memory(self.context.as_ptr()) };
+        // SAFETY: the memory belongs to the live context; `seq_id` is below
+        // `n_seq_max`. The largest position is -1 for an empty sequence.
+        let last = unsafe { sys::llama_memory_seq_pos_max(memory, seq_id) };
+        usize::try_from(last + 1).unwrap_or(0)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: the context is live; the pool is freed only after this.
+        unsafe { sys::llama_detach_threadpool(self.context.as_ptr()) };
+        // SAFETY: the context is live and nothing refers to it any more.
+        unsafe { sys::llama_free(self.context.as_ptr()) };
+    }
+}
+
+fn ggml_type(kind: KvType) -> sys::ggml_type {
+    match kind {
+        KvType::F32 => sys::GGML_TYPE_F32,
+        KvType::F16 => sys::GGML_TYPE_F16,
+        KvType::Bf16 => sys::GGML_TYPE_BF16,
+        KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
+    }
+}
+
+unsafe extern "C" fn on_abort_check(data: *mut c_void) -> bool {
+    // SAFETY: `data` is the box that `Context::new` passed; see there.
+    let check = unsafe { &mut *data.cast::<AbortCheck>() };
+    catch_unwind(AssertUnwindSafe(check)).unwrap_or(true)
+}

@@ -1,0 +1,114 @@
+//! What is known about architectures by name. One that is not listed here is
+//! held to the common rules alone.
+
+use super::{
+    fault::{Result, refuse},
+    metadata::Metadata,
+};
+
+/// Checks what the file is for, and gives the architecture.
+pub(super) fn check(metadata: &Metadata) -> Result<String> {
+    // Adapters and projectors have the architecture of the model they are for.
+    match metadata.text("general.type")? {
+        None | Some("model" | "") => {}
+        Some("adapter") => return refuse("it is a LoRA adapter, not a model; load the model that it was made for"),
+        Some("mmproj") => return refuse("it is a multimodal projector, not a language model"),
+        Some(other) => return refuse(format!("'general.type' is '{other}', but must be 'model'")),
+    }
+    let Some(architecture) = metadata.text("general.architecture")? else {
+        return refuse("the key 'general.architecture' is missing");
+    };
+    let why = match architecture {
+        "clip" => "it is an image encoder",
+        "wavtokenizer-dec" | "qwen3tts" | "pockettts" => "it makes sound",
+        "eagle3" | "dflash" | "gemma4-assistant" => "it only drafts tokens for another model",
+        "clef" => "it takes decisions",
+        _ => return Ok(architecture.to_owned()),
+    };
+    refuse(format!("models of the architecture '{architecture}' can't generate text: {why}"))
+}
+
+/// Whether no layer has attention.
+pub(super) fn is_recurrent(architecture: &str) -> bool {
+    matches!(architecture, "mamba" | "mamba2" | "rwkv6" | "rwkv6qwen2" | "rwkv7" | "arwkv7")
+}
+
+/// Whether some layers have a recurrent state and others attention.
+pub(super) fn is_hybrid(architecture: &str) -> bool {
+    const HYBRID: [&str; 18] = [
+        "bailingmoe3", "deepseek4", "falcon-h1", "glm5-next", "granitehybrid", "jamba", "kimi-k3", "kimi-linear",
+        "lfm2", "lfm2moe", "minimax-01", "nemotron_h", "nemotron_h_moe", "plamo2", "qwen35", "qwen35moe", "qwen3next",
+        "qwen4exp",
+    ];
+    HYBRID.contains(&architecture)
+}
+
+/// The mixers of these are built from groups and heads that must divide the
+/// inner size.
+pub(super) fn has_mamba2_layers(architecture: &str) -> bool {
+    matches!(architecture, "mamba2" | "granitehybrid" | "nemotron_h" | "nemotron_h_moe" | "falcon-h1")
+}
+
+/// Their graphs assert that keys and values are of the same size.
+pub(super) fn needs_equal_heads(architecture: &str) -> bool {
+    const EQUAL: [&str; 110] = [
+        "afmoe", "apertus", "arcee", "arctic", "baichuan", "bailingmoe2", "bert", "bitnet", "bloom", "chameleon",
+        "chatglm", "codeshell", "cogvlm", "cohere2", "cohere2moe", "command-r", "dbrx", "deci", "deepseek", "dots1",
+        "dream", "ernie4_5", "ernie4_5-moe", "eurobert", "exaone", "exaone-moe", "exaone4", "falcon", "glm4",
+        "glm4moe", "gpt2", "gptneox", "granite", "granite_swa", "granitehybrid", "granitemoe", "graniteswitch",
+        "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe", "hunyuan_vl", "hy_v3", "internlm2", "jais", "jais2",
+        "jina-bert-v2", "jina-bert-v3", "laguna", "llada", "llada-moe", "llama", "llama-embed", "llama4", "maincoder",
+        "maple", "mellum", "minicpm", "minimax-01", "minimax-m2", "minimax-m3", "mistral3", "modern-bert", "mpt",
+        "muse-glimmer", "nanbeige", "nemotron", "nemotron_h", "nemotron_h_moe", "neo-bert", "nomic-bert",
+        "nomic-bert-moe", "olmo", "olmo2", "olmoe", "openelm", "orion", "paddleocr", "pangu-embedded", "phi2", "phi3",
+        "phimoe", "plamo", "qwen", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen35", "qwen35moe", "qwen3moe",
+        "qwen3next", "qwen3vl", "qwen3vlmoe", "qwen4exp", "refact", "rnd1", "seed_oss", "smallthinker", "smollm3",
+        "spark2_5", "stablelm", "starcoder", "starcoder2", "t5", "t5encoder", "talkie", "xverse", "lfm2", "lfm2moe",
+    ];
+    EQUAL.contains(&architecture)
+}
+
+/// Their graphs assert that positions rotate all of a head.
+pub(super) fn needs_full_rotation(architecture: &str) -> bool {
+    const FULL: [&str; 60] = [
+        "apertus", "arcee", "arctic", "baichuan", "chameleon", "codeshell", "cogvlm", "cohere2moe", "dbrx", "deci",
+        "deepseek", "dots1", "dream", "ernie4_5", "ernie4_5-moe", "exaone", "exaone-moe", "exaone4", "falcon",
+        "granite", "granite_swa", "granitemoe", "graniteswitch", "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe",
+        "hunyuan_vl", "hy_v3", "internlm2", "jais2", "llada", "llada-moe", "llama", "llama-embed", "llama4",
+        "maincoder", "mellum", "minicpm", "mistral3", "olmo", "olmo2", "olmoe", "orion", "paddleocr",
+        "pangu-embedded", "plamo", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe",
+        "rnd1", "seed_oss", "smallthinker", "smollm3", "starcoder2", "talkie",
+    ];
+    FULL.contains(&architecture) || architecture == "xverse"
+}
+
+/// They rotate by sections, whose sum ggml divides by.
+pub(super) fn needs_rope_sections(architecture: &str) -> bool {
+    matches!(
+        architecture,
+        "qwen2vl" | "paddleocr" | "qwen3vl" | "qwen3vlmoe" | "qwen35" | "qwen35moe" | "qwen4exp"
+    )
+}
+
+/// Keys, without the architecture's prefix, by which llama.cpp divides or
+/// whose being positive it asserts.
+pub(super) fn divisors(architecture: &str) -> &'static [&'static str] {
+    match architecture {
+        "ernie4_5-moe" => &["interleave_moe_layer_step"],
+        "grovemoe" => &["experts_per_group"],
+        "deepseek4" => &["attention.output_group_count"],
+        "minimax-m3" => &["attention.indexer.block_size"],
+        "nanbeige" => &["num_loops"],
+        "hrm_text" => &["hrm.layers_per_stack", "hrm.h_cycles", "hrm.l_cycles"],
+        _ => &[],
+    }
+}
+
+/// They assert that they have experts.
+pub(super) fn needs_experts(architecture: &str) -> bool {
+    matches!(
+        architecture,
+        "bailingmoe2" | "glm4moe" | "grovemoe" | "llada-moe" | "lfm2moe" | "qwen2moe" | "qwen35moe" | "qwen3moe"
+            | "qwen3next" | "qwen3vlmoe" | "qwen4exp" | "rnd1" | "mellum"
+    )
+}

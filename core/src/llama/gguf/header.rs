@@ -1,0 +1,94 @@
+//! What the loader knows about a model before llama.cpp opens it.
+
+use super::{arch, metadata::Metadata, tensors::Tensors};
+
+/// Facts from a validated file, or from all files of a split model.
+#[derive(Debug, Clone)]
+#[allow(dead_code, reason = "a complete description; not every build reads all of it")]
+pub(crate) struct Header {
+    /// `general.architecture`, such as `llama`.
+    pub(crate) architecture: String,
+    /// `general.name`.
+    pub(crate) name: Option<String>,
+    /// Bytes of all files.
+    pub(crate) file_size: u64,
+    /// Bytes of all tensors.
+    pub(crate) tensor_bytes: u64,
+    /// 0 for a file with a vocabulary only, which `validate` refuses.
+    pub(crate) n_tensors: usize,
+    /// Elements of all tensors.
+    pub(crate) n_params: u64,
+    /// The tensor type that holds the most bytes, such as `Q4_1`.
+    pub(crate) quantization: &'static str,
+    pub(crate) n_vocab: u32,
+    /// At least 1.
+    pub(crate) n_layer: u32,
+    /// At least 1.
+    pub(crate) n_embd: u32,
+    /// The context length of the training, at least 1.
+    pub(crate) n_ctx_train: u32,
+    /// Attention heads of each layer; 0 in layers without attention.
+    pub(crate) n_head: Vec<u32>,
+    /// Heads of keys and values of each layer.
+    pub(crate) n_head_kv: Vec<u32>,
+    /// Elements of one head's key. Quantized KV types need a multiple of 32.
+    pub(crate) n_embd_head_k: u32,
+    /// Elements of one head's value.
+    pub(crate) n_embd_head_v: u32,
+    /// Tokens that layers with a sliding window see, if the file names it.
+    pub(crate) sliding_window: Option<u32>,
+    /// Every n-th layer has attention, the others a recurrent state; 1 if all
+    /// have attention.
+    pub(crate) attention_interval: u32,
+    /// Whether tokens only see those before them, as generating needs it.
+    pub(crate) causal_attention: bool,
+    /// Whether some layer keeps a recurrent state, of which no part can be
+    /// dropped.
+    pub(crate) recurrent: bool,
+}
+
+impl Header {
+    /// All that does not depend on the checks of the sizes.
+    pub(super) fn new(architecture: String, metadata: &Metadata, tensors: &Tensors) -> Self {
+        Self {
+            recurrent: arch::is_recurrent(&architecture) || arch::is_hybrid(&architecture),
+            // A name that can't be shown is none.
+            name: metadata.text("general.name").ok().flatten().map(str::to_owned),
+            architecture,
+            file_size: 0,
+            tensor_bytes: tensors.size(),
+            n_tensors: tensors.len(),
+            n_params: tensors.n_elements(),
+            quantization: tensors.main_type(),
+            n_vocab: 0,
+            n_layer: 0,
+            n_embd: 0,
+            n_ctx_train: 0,
+            n_head: Vec::new(),
+            n_head_kv: Vec::new(),
+            n_embd_head_k: 0,
+            n_embd_head_v: 0,
+            sliding_window: None,
+            attention_interval: 1,
+            causal_attention: true,
+        }
+    }
+
+    /// Bytes of KV cache that one token takes, over all layers. Layers with a
+    /// sliding window count in full, so this is an upper bound for them; the
+    /// states of recurrent layers, which do not grow, do not count.
+    pub(crate) fn kv_bytes_per_token(&self, bytes_k_per_elem: f64, bytes_v_per_elem: f64) -> u64 {
+        if arch::is_recurrent(&self.architecture) {
+            return 0;
+        }
+        let heads: u64 = self
+            .n_head_kv
+            .iter()
+            .zip(1u64..)
+            .filter(|(_, number)| number.is_multiple_of(u64::from(self.attention_interval)))
+            .map(|(n_head_kv, _)| u64::from(*n_head_kv))
+            .sum();
+        let head = f64::from(self.n_embd_head_k) * bytes_k_per_elem + f64::from(self.n_embd_head_v) * bytes_v_per_elem;
+        (heads as f64 * head).ceil() as u64
+    }
+}

@@ -1,0 +1,26 @@
+//! The safe layer over llama.cpp: one owner and one `Drop` for each C object,
+//! a C++ shim that lets no exception out, and the checks that keep llama.cpp
+//! from calling `abort()`.
+//!
+//! This is the only module with `unsafe`. It knows nothing of requests,
+//! threads or channels. Deliberately absent: llama.cpp's samplers (the engine
+//! samples from the logits in `engine::sampler`, since a chain aborts the
+//! process on a row it does not like) and its `common/` library.
+
+#![allow(unsafe_code)]
+
+mod backend;
+mod batch;
+mod context;
+mod exit;
+pub(crate) mod gguf;
+mod logging;
+mod model;
+mod shim;
+mod thread_pool;
+
+pub(crate) use backend::{check_cpu, system_info};
+pub(crate) use batch::Batch;
+pub(crate) use context::{Context, ContextParams, DecodeError};
+pub(crate) use exit::at_exit;
+pub(crate) use model::{LoadParams, Model};

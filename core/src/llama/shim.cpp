@@ -1,0 +1,94 @@
+#include "shim.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <new>
+
+namespace {
+
+// Runs before ggml's own static initializers in this library. Without the
+// variable they install a terminate handler for the whole process that forks a
+// debugger, which a library inside somebody's process must not do.
+__attribute__((constructor(101))) void quiet_backtraces() {
+#if !defined(_WIN32)
+    setenv("GGML_NO_BACKTRACE", "1", 0);
+#endif
+}
+
+void put(char * error, size_t error_size, const char * text) {
+    if (error != nullptr && error_size > 0) {
+        std::snprintf(error, error_size, "%s", text);
+    }
+}
+
+// Runs `call` and turns whatever it throws into a status.
+template <typename Call> int32_t guarded(char * error, size_t error_size, Call && call) noexcept {
+    try {
+        return call();
+    } catch (const std::bad_alloc &) {
+        put(error, error_size, "an allocation failed");
+        return MULLAMA_BAD_ALLOC;
+    } catch (const std::exception & exception) {
+        put(error, error_size, exception.what());
+        return MULLAMA_EXCEPTION;
+    } catch (...) {
+        put(error, error_size, "an exception that is no std::exception");
+        return MULLAMA_EXCEPTION;
+    }
+}
+
+} // namespace
+
+extern "C" {
+
+int32_t mullama_model_load(const char * path, const llama_model_params * params, llama_model ** model, char * error,
+                           size_t error_size) {
+    *model = nullptr;
+    return guarded(error, error_size, [&]() -> int32_t {
+        *model = llama_model_load_from_file(path, *params);
+        return *model != nullptr ? MULLAMA_OK : MULLAMA_NULL;
+    });
+}
+
+int32_t mullama_context_new(llama_model * model, const llama_context_params * params, llama_context ** context,
+                            char * error, size_t error_size) {
+    *context = nullptr;
+    return guarded(error, error_size, [&]() -> int32_t {
+        *context = llama_init_from_model(model, *params);
+        return *context != nullptr ? MULLAMA_OK : MULLAMA_NULL;
+    });
+}
+
+int32_t mullama_decode(llama_context * context, const llama_batch * batch, char * error, size_t error_size) {
+    return guarded(error, error_size, [&]() -> int32_t { return llama_decode(context, *batch); });
+}
+
+bool mullama_seq_rm(llama_context * context, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    return guarded(nullptr, 0, [&]() -> int32_t {
+               return llama_memory_seq_rm(llama_get_memory(context), seq_id, p0, p1) ? MULLAMA_OK : MULLAMA_NULL;
+           }) == MULLAMA_OK;
+}
+
+int32_t mullama_tokenize(const llama_vocab * vocab, const char * text, int32_t text_size, llama_token * tokens,
+                         int32_t n_tokens_max, bool add_special, bool parse_special, int32_t * status, char * error,
+                         size_t error_size) {
+    int32_t n_tokens = 0;
+    *status = guarded(error, error_size, [&]() -> int32_t {
+        n_tokens = llama_tokenize(vocab, text, text_size, tokens, n_tokens_max, add_special, parse_special);
+        return MULLAMA_OK;
+    });
+    return n_tokens;
+}
+
+int32_t mullama_token_to_piece(const llama_vocab * vocab, llama_token token, char * piece, int32_t piece_size,
+                               bool special, int32_t * status) {
+    int32_t size = 0;
+    *status = guarded(nullptr, 0, [&]() -> int32_t {
+        size = llama_token_to_piece(vocab, token, piece, piece_size, 0, special);
+        return MULLAMA_OK;
+    });
+    return size;
+}
+
+} // extern "C"

@@ -1,0 +1,38 @@
+// The calls into llama.cpp that can throw, each behind a catch-all. Nothing
+// that is declared here lets an exception out.
+#pragma once
+
+#include <llama.h>
+
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+
+// What a call reports besides llama.cpp's own codes.
+enum : int32_t {
+    MULLAMA_OK        = 0,
+    MULLAMA_EXCEPTION = -1001, // a C++ exception; its text is in `error`
+    MULLAMA_BAD_ALLOC = -1002, // std::bad_alloc
+    MULLAMA_NULL      = -1003, // llama.cpp returned a null pointer
+};
+
+// `error` receives at most `error_size` bytes, always ended by a zero byte.
+
+int32_t mullama_model_load(const char * path, const llama_model_params * params, llama_model ** model, char * error,
+                           size_t error_size);
+int32_t mullama_context_new(llama_model * model, const llama_context_params * params, llama_context ** context,
+                            char * error, size_t error_size);
+// llama_decode's code, or one of the codes above.
+int32_t mullama_decode(llama_context * context, const llama_batch * batch, char * error, size_t error_size);
+// Returns true when the whole range was removed.
+bool mullama_seq_rm(llama_context * context, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+// llama_tokenize's result, or one of the codes above by `status`.
+int32_t mullama_tokenize(const llama_vocab * vocab, const char * text, int32_t text_size, llama_token * tokens,
+                         int32_t n_tokens_max, bool add_special, bool parse_special, int32_t * status, char * error,
+                         size_t error_size);
+// llama_token_to_piece's result, or one of the codes above by `status`.
+int32_t mullama_token_to_piece(const llama_vocab * vocab, llama_token token, char * piece, int32_t piece_size,
+                               bool special, int32_t * status);
+
+} // extern "C"

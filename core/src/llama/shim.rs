@@ -1,0 +1,81 @@
+//! Declarations of `shim.cpp`, and the buffer its error texts come in.
+
+use llama_cpp_sys_2 as sys;
+use std::ffi::{CStr, c_char};
+
+pub(super) const OK: i32 = 0;
+pub(super) const EXCEPTION: i32 = -1001;
+pub(super) const BAD_ALLOC: i32 = -1002;
+
+unsafe extern "C" {
+    pub(super) fn mullama_model_load(
+        path: *const c_char,
+        params: *const sys::llama_model_params,
+        model: *mut *mut sys::llama_model,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> i32;
+    pub(super) fn mullama_context_new(
+        model: *mut sys::llama_model,
+        params: *const sys::llama_context_params,
+        context: *mut *mut sys::llama_context,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> i32;
+    pub(super) fn mullama_decode(
+        context: *mut sys::llama_context,
+        batch: *const sys::llama_batch,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> i32;
+    pub(super) fn mullama_seq_rm(
+        context: *mut sys::llama_context,
+        seq_id: sys::llama_seq_id,
+        p0: sys::llama_pos,
+        p1: sys::llama_pos,
+    ) -> bool;
+    pub(super) fn mullama_tokenize(
+        vocab: *const sys::llama_vocab,
+        text: *const c_char,
+        text_size: i32,
+        tokens: *mut sys::llama_token,
+        n_tokens_max: i32,
+        add_special: bool,
+        parse_special: bool,
+        status: *mut i32,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> i32;
+    pub(super) fn mullama_token_to_piece(
+        vocab: *const sys::llama_vocab,
+        token: sys::llama_token,
+        piece: *mut c_char,
+        piece_size: i32,
+        special: bool,
+        status: *mut i32,
+    ) -> i32;
+}
+
+/// Room for an error text of the shim.
+pub(super) struct ErrorText([c_char; 512]);
+
+impl ErrorText {
+    pub(super) fn new() -> Self {
+        Self([0; 512])
+    }
+
+    pub(super) fn as_mut_ptr(&mut self) -> *mut c_char {
+        self.0.as_mut_ptr()
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The text written so far; empty when the shim wrote none.
+    pub(super) fn text(&self) -> String {
+        // SAFETY: the array starts zeroed and the shim always ends what it
+        // writes with a zero byte inside the array.
+        unsafe { CStr::from_ptr(self.0.as_ptr()) }.to_string_lossy().into_owned()
+    }
+}

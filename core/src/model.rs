@@ -1,0 +1,187 @@
+//! The synchronous [`Model`]: the same engine as `AsyncModel`, for code
+//! without a runtime. Its calls block the calling thread.
+
+use crate::{
+    EngineMetrics, Generation, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
+    engine::{Batch, Engine, Loading, Ticket},
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::poll_fn,
+    path::Path,
+    sync::Arc,
+};
+
+/// A loaded model, for synchronous code.
+///
+/// Cheap to clone: all clones share one engine, which batches the requests of
+/// all threads. The engine ends with the last clone.
+///
+/// ```no_run
+/// # fn main() -> Result<(), mullama::MullamaError> {
+/// let model = mullama::Model::load("model.gguf")?;
+/// println!("{}", model.generate("Once upon a time", 40)?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Model {
+    engine: Arc<Engine>,
+}
+
+impl Model {
+    /// Loads a GGUF file with the default [`ModelOptions`].
+    ///
+    /// # Errors
+    /// As [`Model::load_with`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, MullamaError> {
+        Self::load_with(path, ModelOptions::default())
+    }
+
+    /// Loads a GGUF file; blocks until it is ready.
+    ///
+    /// # Errors
+    /// `ModelNotFound`, `InvalidModel`, `ModelLoad`, `Context`, `OutOfMemory`,
+    /// `Io`, `InvalidInput` (an option), `Cancelled` (the progress callback or
+    /// the token), `Unsupported` (CPU, forked child).
+    pub fn load_with(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self, MullamaError> {
+        let engine = pollster::block_on(Loading::start(path.as_ref(), options)?.wait())?;
+        Ok(Self { engine: Arc::new(engine) })
+    }
+
+    /// Turns text into tokens. `add_bos` adds the special tokens that the
+    /// model itself asks for; `parse_special` reads texts like `<|im_start|>`
+    /// as the tokens they name.
+    ///
+    /// # Errors
+    /// `Tokenization`, `Closed`.
+    pub fn tokenize(&self, text: &str, add_bos: bool, parse_special: bool) -> Result<Vec<TokenId>, MullamaError> {
+        self.engine.model()?.tokenize(text, add_bos, parse_special)
+    }
+
+    /// Turns tokens into text. Bytes that are no whole characters become
+    /// U+FFFD; special tokens show their names.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an id outside the vocabulary, `Closed`.
+    pub fn detokenize(&self, tokens: &[TokenId]) -> Result<String, MullamaError> {
+        self.engine.model()?.detokenize(tokens)
+    }
+
+    /// Facts about the model.
+    #[must_use]
+    pub fn info(&self) -> &ModelInfo {
+        self.engine.info()
+    }
+
+    /// The file's metadata, as text.
+    #[must_use]
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        self.engine.metadata()
+    }
+
+    /// Live figures of the engine.
+    #[must_use]
+    pub fn metrics(&self) -> EngineMetrics {
+        self.engine.metrics()
+    }
+
+    /// Generates at most `max_tokens` tokens with the other settings at their
+    /// defaults and gives the text.
+    ///
+    /// # Errors
+    /// As [`Model::generate_with`].
+    pub fn generate(&self, prompt: &str, max_tokens: usize) -> Result<String, MullamaError> {
+        self.generate_with(prompt, StreamConfig::new().max_tokens(max_tokens)).map(|generation| generation.text)
+    }
+
+    /// Generates and gives the whole result.
+    ///
+    /// # Errors
+    /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `Generation`,
+    /// `QueueFull`, `Timeout` (with the text so far), `Closed`,
+    /// `Unsupported` (forked child).
+    pub fn generate_with(&self, prompt: &str, config: StreamConfig) -> Result<Generation, MullamaError> {
+        let ticket = self.engine.submit(prompt, config, false)?;
+        pollster::block_on(poll_fn(|context| ticket.poll_result(context)))
+    }
+
+    /// Starts a generation whose tokens come as they are made. Dropping the
+    /// iterator stops the native work.
+    ///
+    /// # Errors
+    /// As [`Model::generate_with`], where the request is refused at once;
+    /// later errors come as the last item.
+    pub fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenIter, MullamaError> {
+        let ticket = self.engine.submit(prompt, config, true)?;
+        Ok(TokenIter { ticket, ready: VecDeque::new(), _engine: self.engine.clone() })
+    }
+
+    /// Ends the engine: requests under way end as `Closed`, then the memory is
+    /// freed. Blocks until that is done; may be called again.
+    pub fn close(&self) {
+        pollster::block_on(self.engine.close());
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("name", &self.info().name).finish_non_exhaustive()
+    }
+}
+
+/// The tokens of a [`Model::generate_stream`]. `next` blocks until a token is
+/// there.
+pub struct TokenIter {
+    ticket: Arc<Ticket>,
+    /// Tokens that were taken together and not given yet.
+    ready: VecDeque<TokenData>,
+    /// Keeps the engine while the iterator is used.
+    _engine: Arc<Engine>,
+}
+
+impl TokenIter {
+    /// Stops the native work; the iterator ends.
+    pub fn cancel(&self) {
+        self.ticket.cancel();
+    }
+
+    /// Token counts so far.
+    #[must_use]
+    pub fn usage(&self) -> crate::Usage {
+        self.ticket.usage()
+    }
+
+    /// Why the generation ended; `None` while it runs and after an error.
+    #[must_use]
+    pub fn finish_reason(&self) -> Option<crate::FinishReason> {
+        self.ticket.finish_reason()
+    }
+}
+
+impl Iterator for TokenIter {
+    type Item = Result<TokenData, MullamaError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ready.is_empty() {
+            match pollster::block_on(poll_fn(|context| self.ticket.poll_batch(context))) {
+                Batch::Tokens(tokens) => self.ready.extend(tokens),
+                Batch::Failed(error) => return Some(Err(error)),
+                Batch::Done => return None,
+            }
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}
+
+impl std::fmt::Debug for TokenIter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenIter").field("usage", &self.usage()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for TokenIter {
+    fn drop(&mut self) {
+        self.ticket.cancel();
+    }
+}

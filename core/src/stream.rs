@@ -1,0 +1,93 @@
+//! [`TokenStream`]: the tokens of one generation as they are made.
+
+use crate::{
+    FinishReason, MullamaError, Timings, TokenData, Usage,
+    engine::{Batch, Engine, Ticket},
+};
+use futures_core::Stream;
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// A stream of [`TokenData`], one item a token. An error is the last item.
+///
+/// Dropping it stops the native work within one step. A reader that falls
+/// `buffer_size` tokens behind pauses its own sequence and no other.
+pub struct TokenStream {
+    ticket: Arc<Ticket>,
+    /// Keeps the engine while the stream is used.
+    _engine: Arc<Engine>,
+}
+
+impl TokenStream {
+    pub(crate) fn new(ticket: Arc<Ticket>, engine: Arc<Engine>) -> Self {
+        Self { ticket, _engine: engine }
+    }
+
+    /// Waits for at least one token and gives all that are ready; an empty
+    /// vector is the end. Dropping the future loses no token.
+    ///
+    /// # Errors
+    /// What ended the generation, after the tokens before it: `Timeout` (with
+    /// the text so far), `Generation`, `Closed`.
+    pub async fn next_batch(&self) -> Result<Vec<TokenData>, MullamaError> {
+        match poll_fn(|context| self.ticket.poll_batch(context)).await {
+            Batch::Tokens(tokens) => Ok(tokens),
+            Batch::Failed(error) => Err(error),
+            Batch::Done => Ok(Vec::new()),
+        }
+    }
+
+    /// Stops the native work. The stream ends after the tokens that are ready,
+    /// without an error.
+    pub fn cancel(&self) {
+        self.ticket.cancel();
+    }
+
+    /// Token counts so far.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.ticket.usage()
+    }
+
+    /// Times so far.
+    #[must_use]
+    pub fn timings(&self) -> Timings {
+        self.ticket.timings()
+    }
+
+    /// The seed of this generation.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.ticket.seed()
+    }
+
+    /// Why the generation ended; `None` while it runs and after an error.
+    #[must_use]
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        self.ticket.finish_reason()
+    }
+}
+
+impl Stream for TokenStream {
+    type Item = Result<TokenData, MullamaError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.ticket.poll_token(context)
+    }
+}
+
+impl std::fmt::Debug for TokenStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenStream").field("usage", &self.usage()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for TokenStream {
+    fn drop(&mut self) {
+        self.ticket.cancel();
+    }
+}
