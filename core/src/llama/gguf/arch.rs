@@ -36,8 +36,23 @@ pub(super) fn is_recurrent(architecture: &str) -> bool {
 /// Whether some layers have a recurrent state and others attention.
 pub(super) fn is_hybrid(architecture: &str) -> bool {
     const HYBRID: [&str; 18] = [
-        "bailingmoe3", "deepseek4", "falcon-h1", "glm5-next", "granitehybrid", "jamba", "kimi-k3", "kimi-linear",
-        "lfm2", "lfm2moe", "minimax-01", "nemotron_h", "nemotron_h_moe", "plamo2", "qwen35", "qwen35moe", "qwen3next",
+        "bailingmoe3",
+        "deepseek4",
+        "falcon-h1",
+        "glm5-next",
+        "granitehybrid",
+        "jamba",
+        "kimi-k3",
+        "kimi-linear",
+        "lfm2",
+        "lfm2moe",
+        "minimax-01",
+        "nemotron_h",
+        "nemotron_h_moe",
+        "plamo2",
+        "qwen35",
+        "qwen35moe",
+        "qwen3next",
         "qwen4exp",
     ];
     HYBRID.contains(&architecture)
@@ -52,18 +67,116 @@ pub(super) fn has_mamba2_layers(architecture: &str) -> bool {
 /// Their graphs assert that keys and values are of the same size.
 pub(super) fn needs_equal_heads(architecture: &str) -> bool {
     const EQUAL: [&str; 110] = [
-        "afmoe", "apertus", "arcee", "arctic", "baichuan", "bailingmoe2", "bert", "bitnet", "bloom", "chameleon",
-        "chatglm", "codeshell", "cogvlm", "cohere2", "cohere2moe", "command-r", "dbrx", "deci", "deepseek", "dots1",
-        "dream", "ernie4_5", "ernie4_5-moe", "eurobert", "exaone", "exaone-moe", "exaone4", "falcon", "glm4",
-        "glm4moe", "gpt2", "gptneox", "granite", "granite_swa", "granitehybrid", "granitemoe", "graniteswitch",
-        "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe", "hunyuan_vl", "hy_v3", "internlm2", "jais", "jais2",
-        "jina-bert-v2", "jina-bert-v3", "laguna", "llada", "llada-moe", "llama", "llama-embed", "llama4", "maincoder",
-        "maple", "mellum", "minicpm", "minimax-01", "minimax-m2", "minimax-m3", "mistral3", "modern-bert", "mpt",
-        "muse-glimmer", "nanbeige", "nemotron", "nemotron_h", "nemotron_h_moe", "neo-bert", "nomic-bert",
-        "nomic-bert-moe", "olmo", "olmo2", "olmoe", "openelm", "orion", "paddleocr", "pangu-embedded", "phi2", "phi3",
-        "phimoe", "plamo", "qwen", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen35", "qwen35moe", "qwen3moe",
-        "qwen3next", "qwen3vl", "qwen3vlmoe", "qwen4exp", "refact", "rnd1", "seed_oss", "smallthinker", "smollm3",
-        "spark2_5", "stablelm", "starcoder", "starcoder2", "t5", "t5encoder", "talkie", "xverse", "lfm2", "lfm2moe",
+        "afmoe",
+        "apertus",
+        "arcee",
+        "arctic",
+        "baichuan",
+        "bailingmoe2",
+        "bert",
+        "bitnet",
+        "bloom",
+        "chameleon",
+        "chatglm",
+        "codeshell",
+        "cogvlm",
+        "cohere2",
+        "cohere2moe",
+        "command-r",
+        "dbrx",
+        "deci",
+        "deepseek",
+        "dots1",
+        "dream",
+        "ernie4_5",
+        "ernie4_5-moe",
+        "eurobert",
+        "exaone",
+        "exaone-moe",
+        "exaone4",
+        "falcon",
+        "glm4",
+        "glm4moe",
+        "gpt2",
+        "gptneox",
+        "granite",
+        "granite_swa",
+        "granitehybrid",
+        "granitemoe",
+        "graniteswitch",
+        "grok",
+        "grovemoe",
+        "hunyuan-dense",
+        "hunyuan-moe",
+        "hunyuan_vl",
+        "hy_v3",
+        "internlm2",
+        "jais",
+        "jais2",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "laguna",
+        "llada",
+        "llada-moe",
+        "llama",
+        "llama-embed",
+        "llama4",
+        "maincoder",
+        "maple",
+        "mellum",
+        "minicpm",
+        "minimax-01",
+        "minimax-m2",
+        "minimax-m3",
+        "mistral3",
+        "modern-bert",
+        "mpt",
+        "muse-glimmer",
+        "nanbeige",
+        "nemotron",
+        "nemotron_h",
+        "nemotron_h_moe",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+        "olmo",
+        "olmo2",
+        "olmoe",
+        "openelm",
+        "orion",
+        "paddleocr",
+        "pangu-embedded",
+        "phi2",
+        "phi3",
+        "phimoe",
+        "plamo",
+        "qwen",
+        "qwen2",
+        "qwen2moe",
+        "qwen2vl",
+        "qwen3",
+        "qwen35",
+        "qwen35moe",
+        "qwen3moe",
+        "qwen3next",
+        "qwen3vl",
+        "qwen3vlmoe",
+        "qwen4exp",
+        "refact",
+        "rnd1",
+        "seed_oss",
+        "smallthinker",
+        "smollm3",
+        "spark2_5",
+        "stablelm",
+        "starcoder",
+        "starcoder2",
+        "t5",
+        "t5encoder",
+        "talkie",
+        "xverse",
+        "lfm2",
+        "lfm2moe",
     ];
     EQUAL.contains(&architecture)
 }
@@ -71,23 +184,73 @@ pub(super) fn needs_equal_heads(architecture: &str) -> bool {
 /// Their graphs assert that positions rotate all of a head.
 pub(super) fn needs_full_rotation(architecture: &str) -> bool {
     const FULL: [&str; 60] = [
-        "apertus", "arcee", "arctic", "baichuan", "chameleon", "codeshell", "cogvlm", "cohere2moe", "dbrx", "deci",
-        "deepseek", "dots1", "dream", "ernie4_5", "ernie4_5-moe", "exaone", "exaone-moe", "exaone4", "falcon",
-        "granite", "granite_swa", "granitemoe", "graniteswitch", "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe",
-        "hunyuan_vl", "hy_v3", "internlm2", "jais2", "llada", "llada-moe", "llama", "llama-embed", "llama4",
-        "maincoder", "mellum", "minicpm", "mistral3", "olmo", "olmo2", "olmoe", "orion", "paddleocr",
-        "pangu-embedded", "plamo", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe",
-        "rnd1", "seed_oss", "smallthinker", "smollm3", "starcoder2", "talkie",
+        "apertus",
+        "arcee",
+        "arctic",
+        "baichuan",
+        "chameleon",
+        "codeshell",
+        "cogvlm",
+        "cohere2moe",
+        "dbrx",
+        "deci",
+        "deepseek",
+        "dots1",
+        "dream",
+        "ernie4_5",
+        "ernie4_5-moe",
+        "exaone",
+        "exaone-moe",
+        "exaone4",
+        "falcon",
+        "granite",
+        "granite_swa",
+        "granitemoe",
+        "graniteswitch",
+        "grok",
+        "grovemoe",
+        "hunyuan-dense",
+        "hunyuan-moe",
+        "hunyuan_vl",
+        "hy_v3",
+        "internlm2",
+        "jais2",
+        "llada",
+        "llada-moe",
+        "llama",
+        "llama-embed",
+        "llama4",
+        "maincoder",
+        "mellum",
+        "minicpm",
+        "mistral3",
+        "olmo",
+        "olmo2",
+        "olmoe",
+        "orion",
+        "paddleocr",
+        "pangu-embedded",
+        "plamo",
+        "qwen2",
+        "qwen2moe",
+        "qwen2vl",
+        "qwen3",
+        "qwen3moe",
+        "qwen3vl",
+        "qwen3vlmoe",
+        "rnd1",
+        "seed_oss",
+        "smallthinker",
+        "smollm3",
+        "starcoder2",
+        "talkie",
     ];
     FULL.contains(&architecture) || architecture == "xverse"
 }
 
 /// They rotate by sections, whose sum ggml divides by.
 pub(super) fn needs_rope_sections(architecture: &str) -> bool {
-    matches!(
-        architecture,
-        "qwen2vl" | "paddleocr" | "qwen3vl" | "qwen3vlmoe" | "qwen35" | "qwen35moe" | "qwen4exp"
-    )
+    matches!(architecture, "qwen2vl" | "paddleocr" | "qwen3vl" | "qwen3vlmoe" | "qwen35" | "qwen35moe" | "qwen4exp")
 }
 
 /// Keys, without the architecture's prefix, by which llama.cpp divides or
@@ -108,7 +271,64 @@ pub(super) fn divisors(architecture: &str) -> &'static [&'static str] {
 pub(super) fn needs_experts(architecture: &str) -> bool {
     matches!(
         architecture,
-        "bailingmoe2" | "glm4moe" | "grovemoe" | "llada-moe" | "lfm2moe" | "qwen2moe" | "qwen35moe" | "qwen3moe"
-            | "qwen3next" | "qwen3vlmoe" | "qwen4exp" | "rnd1" | "mellum"
+        "bailingmoe2"
+            | "glm4moe"
+            | "grovemoe"
+            | "llada-moe"
+            | "lfm2moe"
+            | "qwen2moe"
+            | "qwen35moe"
+            | "qwen3moe"
+            | "qwen3next"
+            | "qwen3vlmoe"
+            | "qwen4exp"
+            | "rnd1"
+            | "mellum"
     )
+}
+
+/// How an architecture uses sliding windows.
+pub(super) struct WindowUse {
+    pub(super) needs: Needs,
+    /// Every n-th layer sees everything, unless the file says otherwise;
+    /// `None` if the file must say it.
+    pub(super) default_period: Option<u32>,
+    /// Whether the first of every n layers is that one, not the last.
+    pub(super) dense_first: bool,
+    /// The window if the file has none.
+    pub(super) default_window: u32,
+}
+
+/// What makes an architecture use windows.
+pub(super) enum Needs {
+    Nothing,
+    /// `attention.sliding_window` must be more than 0.
+    Window,
+    /// `attention.sliding_window` must not be 0.
+    NoZero,
+}
+
+/// `None` for architectures whose layers all see everything, and for those
+/// that are not known.
+pub(super) fn window(architecture: &str) -> Option<WindowUse> {
+    let (needs, default_period) = match architecture {
+        "gemma2" | "gpt-oss" => (Needs::Nothing, Some(2)),
+        "cohere2" | "cohere2moe" | "exaone-moe" | "muse-glimmer" => (Needs::Nothing, Some(4)),
+        "gemma3n" => (Needs::Nothing, Some(5)),
+        "gemma-embedding" => (Needs::Nothing, Some(6)),
+        "gemma4" | "granite_swa" | "maple" | "mimo2" | "spark2_5" | "step35" => (Needs::Nothing, None),
+        "llama4" => (Needs::NoZero, Some(4)),
+        "modern-bert" => (Needs::Window, Some(3)),
+        "afmoe" | "exaone4" | "laguna" | "mellum" | "olmo2" | "smallthinker" => (Needs::Window, Some(4)),
+        "gemma3" => (Needs::Window, Some(6)),
+        "plamo3" => (Needs::Window, Some(8)),
+        _ => return None,
+    };
+    let dense_first = matches!(architecture, "cohere2moe" | "laguna" | "modern-bert" | "smallthinker");
+    let default_window = match architecture {
+        "gemma2" => 4096,
+        "llama4" => 8192,
+        _ => 0,
+    };
+    Some(WindowUse { needs, default_period, dense_first, default_window })
 }

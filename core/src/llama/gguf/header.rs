@@ -35,8 +35,10 @@ pub(crate) struct Header {
     pub(crate) n_embd_head_k: u32,
     /// Elements of one head's value.
     pub(crate) n_embd_head_v: u32,
-    /// Tokens that layers with a sliding window see, if the file names it.
+    /// Tokens that layers with a sliding window see, if there are such.
     pub(crate) sliding_window: Option<u32>,
+    /// For each layer whether it has a sliding window; empty if none has.
+    pub(crate) windowed_layers: Vec<bool>,
     /// Every n-th layer has attention, the others a recurrent state; 1 if all
     /// have attention.
     pub(crate) attention_interval: u32,
@@ -69,6 +71,7 @@ impl Header {
             n_embd_head_k: 0,
             n_embd_head_v: 0,
             sliding_window: None,
+            windowed_layers: Vec::new(),
             attention_interval: 1,
             causal_attention: true,
         }
@@ -78,17 +81,49 @@ impl Header {
     /// sliding window count in full, so this is an upper bound for them; the
     /// states of recurrent layers, which do not grow, do not count.
     pub(crate) fn kv_bytes_per_token(&self, bytes_k_per_elem: f64, bytes_v_per_elem: f64) -> u64 {
+        let (full, windowed) = self.kv_heads();
+        ((full + windowed) as f64 * self.bytes_per_head(bytes_k_per_elem, bytes_v_per_elem)).ceil() as u64
+    }
+
+    /// Bytes of a unified KV cache of `n_cells` for `n_seqs` sequences and
+    /// batches of `n_batch`. Unlike [`Self::kv_bytes_per_token`] it counts
+    /// layers with a sliding window as llama.cpp allocates them.
+    #[allow(dead_code, reason = "the tighter estimate, for models with windows")]
+    pub(crate) fn kv_bytes(
+        &self,
+        n_cells: u64,
+        n_seqs: u64,
+        n_batch: u64,
+        bytes_k_per_elem: f64,
+        bytes_v_per_elem: f64,
+    ) -> u64 {
+        let (full, windowed) = self.kv_heads();
+        let window = u64::from(self.sliding_window.unwrap_or(0));
+        let in_window = window.saturating_mul(n_seqs).saturating_add(n_batch).min(n_cells);
+        let heads = full as f64 * n_cells as f64 + windowed as f64 * in_window as f64;
+        (heads * self.bytes_per_head(bytes_k_per_elem, bytes_v_per_elem)).ceil() as u64
+    }
+
+    fn bytes_per_head(&self, bytes_k_per_elem: f64, bytes_v_per_elem: f64) -> f64 {
+        f64::from(self.n_embd_head_k) * bytes_k_per_elem + f64::from(self.n_embd_head_v) * bytes_v_per_elem
+    }
+
+    /// The key-value heads of all layers that see everything, and of those
+    /// with a sliding window.
+    fn kv_heads(&self) -> (u64, u64) {
         if arch::is_recurrent(&self.architecture) {
-            return 0;
+            return (0, 0);
         }
-        let heads: u64 = self
-            .n_head_kv
-            .iter()
-            .zip(1u64..)
-            .filter(|(_, number)| number.is_multiple_of(u64::from(self.attention_interval)))
-            .map(|(n_head_kv, _)| u64::from(*n_head_kv))
-            .sum();
-        let head = f64::from(self.n_embd_head_k) * bytes_k_per_elem + f64::from(self.n_embd_head_v) * bytes_v_per_elem;
-        (heads as f64 * head).ceil() as u64
+        let (mut full, mut windowed) = (0, 0);
+        for (layer, n_head_kv) in self.n_head_kv.iter().enumerate() {
+            let has_attention = (layer as u64 + 1).is_multiple_of(u64::from(self.attention_interval));
+            let sum = if self.windowed_layers.get(layer) == Some(&true) {
+                &mut windowed
+            } else {
+                &mut full
+            };
+            *sum += if has_attention { u64::from(*n_head_kv) } else { 0 };
+        }
+        (full, windowed)
     }
 }

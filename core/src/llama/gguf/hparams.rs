@@ -6,6 +6,7 @@ use super::{
     fault::{Result, refuse},
     header::Header,
     metadata::{Kind, Metadata, Value},
+    window,
 };
 
 /// The length of llama.cpp's per-layer arrays.
@@ -32,7 +33,7 @@ pub(super) fn check(metadata: &Metadata, header: &mut Header) -> Result<()> {
     check_heads(&keys, header)?;
     check_rotation(&keys, header)?;
     check_recurrent(&keys, header)?;
-    header.sliding_window = keys.size("attention.sliding_window", i32::MAX as u32)?.filter(|window| *window > 0);
+    window::check(&keys, header, n_draft_layers)?;
     if let Some(interval) = keys.positive("full_attention_interval", MAX_LAYERS)? {
         header.attention_interval = interval;
     }
@@ -46,18 +47,18 @@ pub(super) fn check(metadata: &Metadata, header: &mut Header) -> Result<()> {
 }
 
 /// The keys of one architecture, named without its prefix.
-struct Keys<'a> {
-    metadata: &'a Metadata,
-    architecture: &'a str,
+pub(super) struct Keys<'a> {
+    pub(super) metadata: &'a Metadata,
+    pub(super) architecture: &'a str,
 }
 
 impl Keys<'_> {
-    fn name(&self, key: &str) -> String {
+    pub(super) fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
 
     /// A number up to `max`, if the key is there.
-    fn size(&self, key: &str, max: u32) -> Result<Option<u32>> {
+    pub(super) fn size(&self, key: &str, max: u32) -> Result<Option<u32>> {
         let key = self.name(key);
         match self.metadata.u32(&key)? {
             Some(size) if size > max => refuse(format!("'{key}' is {size}, but {max} is the most")),
@@ -149,7 +150,10 @@ fn check_heads(keys: &Keys<'_>, header: &mut Header) -> Result<()> {
     let kv = keys.per_layer("attention.head_count_kv", header.n_layer, MAX_HEADS)?;
     header.n_head_kv = kv.unwrap_or_else(|| header.n_head.clone());
     for (layer, (n_head, n_head_kv)) in header.n_head.iter().zip(&header.n_head_kv).enumerate() {
-        if *n_head > 0 && *n_head_kv > 0 && !n_head.is_multiple_of(*n_head_kv) {
+        // Some layers of these have a state instead of attention.
+        let may_be_zero = header.recurrent || keys.architecture == "deci";
+        let fits = if *n_head_kv == 0 { may_be_zero } else { n_head.is_multiple_of(*n_head_kv) };
+        if *n_head > 0 && !fits {
             return refuse(format!(
                 "'{}' is {n_head_kv} in layer {layer}, which does not divide its {n_head} heads",
                 keys.name("attention.head_count_kv")
@@ -195,8 +199,9 @@ fn check_rotation(keys: &Keys<'_>, header: &Header) -> Result<()> {
     let n_rot_window = keys.size("rope.dimension_count_swa", MAX_SIZE)?.unwrap_or(n_rot);
     for (key, n_rot, k) in [("rope.dimension_count", n_rot, k), ("rope.dimension_count_swa", n_rot_window, k_window)] {
         let key = keys.name(key);
-        if !n_rot.is_multiple_of(2) || n_rot > k {
-            return refuse(format!("'{key}' is {n_rot}, but must be even and at most the {k} elements of a key"));
+        // Hybrids may have no rotation at all.
+        if !n_rot.is_multiple_of(2) || n_rot > k || (n_rot == 0 && !header.recurrent) {
+            return refuse(format!("'{key}' is {n_rot}, but must be even and 2 to {k}, the elements of a key"));
         }
     }
     if arch::needs_full_rotation(keys.architecture) && n_rot != k {

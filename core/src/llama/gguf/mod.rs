@@ -23,6 +23,7 @@ mod sniff;
 mod split;
 mod tensors;
 mod vocab;
+mod window;
 
 #[cfg(test)]
 mod tests;

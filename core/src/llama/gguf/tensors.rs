@@ -161,7 +161,10 @@ impl Tensors {
         for tensor in &self.list {
             let name = &tensor.name;
             if tensor.offset != expected {
-                return refuse(format!("the tensor '{name}' has the offset {}, but must have {expected}", tensor.offset));
+                return refuse(format!(
+                    "the tensor '{name}' has the offset {}, but must have {expected}",
+                    tensor.offset
+                ));
             }
             let end = data_start.checked_add(tensor.offset).and_then(|start| start.checked_add(tensor.size));
             match end {

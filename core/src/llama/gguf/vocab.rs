@@ -66,7 +66,10 @@ fn check_distinct(texts: &Texts) -> Result<()> {
             empty.push(format!("[EMPTY_{id}]"));
         } else if !seen.insert(text) {
             let text = String::from_utf8_lossy(text);
-            return refuse(format!("'{TOKENS}' holds the token '{}' twice, the second time as {id}", text.escape_debug()));
+            return refuse(format!(
+                "'{TOKENS}' holds the token '{}' twice, the second time as {id}",
+                text.escape_debug()
+            ));
         }
     }
     match empty.iter().find(|name| seen.contains(name.as_bytes())) {
@@ -181,8 +184,17 @@ fn defaults(model: &str, pre: &str) -> Option<Defaults> {
     let none = Defaults { bos: None, eos: None, sep: None, add_bos: false, add_eos: false, is_bert: false };
     let llama3 = matches!(
         pre,
-        "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2"
-            | "jina-v5-nano" | "tekken" | "chameleon"
+        "llama3"
+            | "llama-v3"
+            | "llama-bpe"
+            | "falcon3"
+            | "falcon-h1"
+            | "pixtral"
+            | "midm-2.0"
+            | "lfm2"
+            | "jina-v5-nano"
+            | "tekken"
+            | "chameleon"
     );
     let gemma4 = matches!(pre, "gemma4" | "granite-embed-multi-311m");
     let no_bos = matches!(pre, "chatglm-bpe" | "glm4" | "glm5");
@@ -215,8 +227,18 @@ fn check_special(metadata: &Metadata, model: &str, n_tokens: u64) -> Result<()> 
     }
     // Models with such ids out of range are common; llama.cpp ignores them.
     for name in [
-        "seperator", "padding", "mask", "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep", "prefix",
-        "suffix", "middle",
+        "seperator",
+        "padding",
+        "mask",
+        "fim_pre",
+        "fim_suf",
+        "fim_mid",
+        "fim_pad",
+        "fim_rep",
+        "fim_sep",
+        "prefix",
+        "suffix",
+        "middle",
     ] {
         token_id(metadata, name)?;
     }

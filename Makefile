@@ -1,0 +1,178 @@
+# The one way to do each thing. `make help` lists the targets.
+#
+# What a plain machine lacks is fetched by the targets that need it. It is kept
+# in the cache, shared by all checkouts (tools, compiled code, the model), or
+# in ignored folders of the checkout (.venv, node_modules, dist). Every build
+# is a release build into one target folder: llama.cpp is compiled once for
+# Rust, Node, Python and the linter.
+#
+# May be set, on the command line or in the environment:
+#   V=1                 show every command of the native build, with warnings
+#   PYTHON              the Python to use; default python3
+#   MULLAMA_CACHE       the cache; default ~/.cache/mullama
+#   CARGO_TARGET_DIR    compiled code; default $MULLAMA_CACHE/target
+#   MULLAMA_TEST_MODEL  another GGUF file for the demo, the tests and the bench
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+MULLAMA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mullama
+CARGO_TARGET_DIR ?= $(MULLAMA_CACHE)/target
+export PYTHON MULLAMA_CACHE CARGO_TARGET_DIR
+ifeq ($(and $(filter /%,$(MULLAMA_CACHE)),$(filter /%,$(CARGO_TARGET_DIR))),)
+$(error MULLAMA_CACHE and CARGO_TARGET_DIR must be absolute paths)
+endif
+
+# Where maturin installs the package for development.
+export VIRTUAL_ENV := $(CURDIR)/.venv
+
+TOOLS := $(PYTHON) scripts/with_tools.py
+CARGO := $(TOOLS) cargo
+VENV_PYTHON := .venv/bin/python
+VERBOSE := $(if $(filter 1,$(V)),-vv)
+SAY := @printf '==> %s\n'
+
+# The features of the Rust crate that a linter must see one by one.
+FEATURE_SETS := none async tokio-runtime
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+## Set-up
+
+.PHONY: check
+check: ## say what this machine lacks, if anything
+	@sh scripts/check_machine.sh
+
+.PHONY: model
+model: | check ## fetch the test model into the cache
+	@$(PYTHON) scripts/fetch_model.py
+
+.venv/complete: scripts/requirements-test.txt | check
+	$(SAY) "making the Python environment in .venv"
+	@rm -f $@
+	@$(PYTHON) -m venv --clear .venv
+	@$(VENV_PYTHON) -m pip install --disable-pip-version-check -r scripts/requirements-test.txt
+	@touch $@
+
+node_modules/complete: package.json package-lock.json | check
+	$(SAY) "installing the Node tools into node_modules"
+	@rm -f $@
+	@npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+## Builds
+
+.PHONY: engine
+engine: | check
+	$(SAY) "compiling the engine (the first time with llama.cpp: some minutes)"
+	@$(CARGO) build --release --workspace $(VERBOSE)
+
+.PHONY: python
+python: engine .venv/complete ## build the Python package into .venv
+	$(SAY) "building the Python package"
+	@$(TOOLS) maturin develop --release $(VERBOSE)
+
+.PHONY: node
+node: engine node_modules/complete ## build the Node package
+	$(SAY) "building the Node package"
+	@$(TOOLS) npm run build
+
+.PHONY: wheel
+wheel: engine ## build the Python wheel into dist/
+	$(SAY) "packing the wheel"
+	@rm -f dist/*.whl
+	@$(TOOLS) maturin build --release --out dist $(VERBOSE)
+
+.PHONY: npm
+npm: node ## build the npm tarballs into dist/
+	$(SAY) "packing the npm tarballs"
+	@mkdir -p dist
+	@rm -f dist/*.tgz
+	@npm run pack:dist
+
+## What users run
+
+.PHONY: demo
+demo: python node ## set everything up, then stream an answer in Python and in Node
+	@model=$$($(PYTHON) scripts/fetch_model.py) && \
+	printf '\n==> %s\n' "Python: examples/python/hello.py" && \
+	$(VENV_PYTHON) examples/python/hello.py "$$model" && \
+	printf '\n==> %s\n' "Node: examples/node/hello.mjs" && \
+	node examples/node/hello.mjs "$$model"
+
+.PHONY: test
+test: ## run the linters and all tests
+	@$(MAKE) lint
+	@$(MAKE) test-rust
+	@$(MAKE) test-node
+	@$(MAKE) test-python
+	@$(MAKE) test-packaging
+	$(SAY) "all tests passed"
+
+.PHONY: bench
+bench: python node ## run the benchmarks (bench/README.md)
+	@MULLAMA_TEST_MODEL=$$($(PYTHON) scripts/fetch_model.py) && export MULLAMA_TEST_MODEL && \
+	$(TOOLS) $(VENV_PYTHON) bench/run.py
+
+## Parts of `make test`, one at a time: they would slow each other down.
+
+# Runs a command with the model's path in MULLAMA_TEST_MODEL.
+WITH_MODEL = MULLAMA_TEST_MODEL=$$($(PYTHON) scripts/fetch_model.py) && export MULLAMA_TEST_MODEL &&
+
+.PHONY: test-rust
+test-rust: engine
+	$(SAY) "Rust tests"
+	@$(WITH_MODEL) $(CARGO) test --release --workspace $(VERBOSE)
+
+.PHONY: test-node
+test-node: node
+	$(SAY) "Node tests"
+	@$(WITH_MODEL) $(TOOLS) npm test
+
+.PHONY: test-python
+test-python: python
+	$(SAY) "Python tests"
+	@$(WITH_MODEL) $(TOOLS) $(VENV_PYTHON) -m pytest tests/python
+
+.PHONY: test-packaging
+test-packaging: wheel npm
+	$(SAY) "packaging tests"
+	@$(WITH_MODEL) $(VENV_PYTHON) -m pytest tests/packaging
+
+.PHONY: lint
+lint: .venv/complete node_modules/complete ## check format, lints, types and the house rules
+	$(SAY) "format"
+	@cargo fmt --all --check
+	@$(VENV_PYTHON) -m ruff check
+	$(SAY) "house rules"
+	@$(VENV_PYTHON) scripts/check_repository.py
+	$(SAY) "clippy (the first time with llama.cpp: some minutes)"
+	@$(CARGO) clippy --release --workspace --all-targets $(VERBOSE) -- -D warnings
+	@for features in $(FEATURE_SETS); do \
+		printf '==> %s\n' "clippy, features: $$features" && \
+		$(CARGO) clippy --release --package mullama --all-targets --no-default-features \
+			--features "$${features#none}" $(VERBOSE) -- -D warnings || exit 1; \
+	done
+	$(SAY) "TypeScript"
+	@npm run --silent types
+
+.PHONY: docs
+docs: | check ## build the Rust reference; its path is printed at the end
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --package mullama --features tokio-runtime
+
+.PHONY: shell
+shell: | check ## open a shell with the build tools, for cargo by hand
+	@MULLAMA_TEST_MODEL=$$($(PYTHON) scripts/fetch_model.py) $(TOOLS) "$${SHELL:-/bin/sh}"
+
+.PHONY: clean
+clean: ## remove what was built in this checkout; the cache stays
+	@rm -rf dist .venv node_modules target .pytest_cache .mypy_cache .ruff_cache
+	@find bindings core tests examples scripts bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find bindings \( -name '*.node' -o -name '*.so' -o -name '*.dylib' \) -type f -exec rm -f {} +
+	@printf '%s\n' "The cache of all checkouts is $(MULLAMA_CACHE); remove it by hand."

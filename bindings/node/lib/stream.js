@@ -1,0 +1,180 @@
+'use strict'
+
+// TokenStream: iteration over the batches that the native side hands over.
+
+const native = require('./native.js')
+const { INTERNAL, MullamaError, fromNative } = require('./errors.js')
+
+const NOTHING = Object.freeze([])
+
+// A signal's listener must not keep an abandoned stream alive, so it holds the
+// native `Cancel` alone, and is removed when the stream is collected.
+const abandoned = new FinalizationRegistry(({ signal, onAbort }) => {
+  signal.removeEventListener('abort', onAbort)
+})
+
+/** A generation that is running; made by `Model.generateStream`. */
+class TokenStream {
+  #native
+  #cancel
+  /** Tokens handed over; those before `#at` were given to the reader. */
+  #batch = NOTHING
+  #at = 0
+  #ended = false
+  /** An error to throw once from `next`. */
+  #failure
+  /** Readers that wait; each goes after the one before it. */
+  #waiting = 0
+  #last = Promise.resolve()
+  #signal
+  #onAbort
+
+  /**
+   * `start(cancel)` gives the native stream. An error of its own is thrown by
+   * the first `next`, as every other.
+   */
+  constructor(key, signal, start) {
+    if (key !== INTERNAL) {
+      throw new MullamaError('unsupported', 'unsupported: streams are made by model.generateStream(prompt)')
+    }
+    this.#cancel = new native.Cancel()
+    if (signal?.aborted) return this.#end(signal.reason)
+    try {
+      this.#native = start(this.#cancel)
+    } catch (error) {
+      return this.#end(fromNative(error))
+    }
+    if (signal) this.#listen(signal)
+  }
+
+  #listen(signal) {
+    const cancel = this.#cancel
+    const onAbort = () => cancel.cancel()
+    signal.addEventListener('abort', onAbort)
+    abandoned.register(this, { signal, onAbort }, this)
+    this.#signal = signal
+    this.#onAbort = onAbort
+  }
+
+  [Symbol.asyncIterator]() {
+    return this
+  }
+
+  /** The next token. Concurrent calls are served in their order. */
+  next() {
+    if (this.#waiting === 0 && this.#at < this.#batch.length && !this.#signal?.aborted) {
+      return Promise.resolve({ value: this.#batch[this.#at++], done: false })
+    }
+    const turn = () => this.#wait()
+    // A reader that waits alone gets the promise of `#wait` itself, so that the
+    // stack of an error leads to it.
+    this.#waiting += 1
+    this.#last = this.#waiting === 1 ? turn() : this.#last.then(turn, turn)
+    return this.#last
+  }
+
+  async #wait() {
+    try {
+      if (this.#at >= this.#batch.length && !this.#ended) await this.#fetch()
+      // An abort ends the native stream without an error, so it comes first.
+      if (this.#signal?.aborted) this.#end(this.#signal.reason)
+      if (this.#failure) {
+        const { error } = this.#failure
+        this.#failure = undefined
+        throw error
+      }
+      if (this.#at >= this.#batch.length) return { value: undefined, done: true }
+      return { value: this.#batch[this.#at++], done: false }
+    } finally {
+      this.#waiting -= 1
+    }
+  }
+
+  async #fetch() {
+    try {
+      const batch = await this.#native.nextBatch()
+      if (this.#ended) return
+      this.#batch = batch
+      this.#at = 0
+      if (batch.length === 0 && !this.#signal?.aborted) this.#end()
+    } catch (error) {
+      if (!this.#ended) this.#end(fromNative(error))
+    }
+  }
+
+  /** Stops the native work and drops what was not read. Idempotent. */
+  #end(...failure) {
+    if (this.#ended) return
+    this.#ended = true
+    if (failure.length > 0) this.#failure = { error: failure[0] }
+    this.#batch = NOTHING
+    this.#at = 0
+    this.#cancel.cancel()
+    if (this.#signal) {
+      this.#signal.removeEventListener('abort', this.#onAbort)
+      abandoned.unregister(this)
+      this.#signal = undefined
+    }
+  }
+
+  /** Called by `break` and `return` inside `for await`. */
+  async return(value) {
+    this.#end()
+    return { value, done: true }
+  }
+
+  async throw(error) {
+    this.#end()
+    throw error
+  }
+
+  cancel() {
+    this.#end()
+  }
+
+  async close() {
+    this.#end()
+  }
+
+  // See Model for the second name.
+  [Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')]() {
+    return this.close()
+  }
+
+  get finishReason() {
+    return this.#native?.finishReason ?? null
+  }
+
+  get stopString() {
+    return this.#native?.stopString ?? null
+  }
+
+  get usage() {
+    return this.#native?.usage ?? { promptTokens: 0, cachedTokens: 0, completionTokens: 0 }
+  }
+
+  get timings() {
+    return this.#native?.timings ?? { queued: 0, prefill: 0, decode: 0, timeToFirstToken: 0 }
+  }
+
+  get seed() {
+    return this.#native?.seed ?? null
+  }
+
+  toReadableStream() {
+    return new ReadableStream(
+      {
+        pull: async (controller) => {
+          const { value, done } = await this.next()
+          if (done) controller.close()
+          else controller.enqueue(value)
+        },
+        cancel: () => this.cancel(),
+      },
+      // The native side buffers already.
+      { highWaterMark: 0 },
+    )
+  }
+}
+
+module.exports = { TokenStream }

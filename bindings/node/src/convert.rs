@@ -1,0 +1,239 @@
+//! The objects that JavaScript gets. Times are milliseconds; an absent value
+//! is an absent property.
+
+use mullama::{EngineMetrics, FinishReason, Generation, Histogram, ModelInfo, TokenData, TokenLogprob, TokenLogprobs};
+use napi::bindgen_prelude::*;
+use napi_derive::napi;
+use std::time::Duration;
+
+/// Largest integer that a JavaScript number holds exactly.
+const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
+
+#[napi(object, object_from_js = false)]
+pub struct Token {
+    pub text: String,
+    pub token_id: i32,
+    pub index: u32,
+    pub logprob: Option<f64>,
+    pub top_logprobs: Option<Vec<Alternative>>,
+    pub is_final: bool,
+    pub finish_reason: Option<&'static str>,
+    pub stop_string: Option<String>,
+}
+
+impl From<TokenData> for Token {
+    fn from(token: TokenData) -> Self {
+        let asked = token.logprob.is_some();
+        Self {
+            text: token.text,
+            token_id: token.token_id,
+            index: count(token.index),
+            logprob: token.logprob.map(f64::from),
+            top_logprobs: asked.then(|| alternatives(token.top_logprobs)),
+            is_final: token.is_final,
+            finish_reason: token.finish_reason.as_ref().map(FinishReason::name),
+            stop_string: token.finish_reason.and_then(stop_string),
+        }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct Alternative {
+    pub token_id: i32,
+    pub text: String,
+    pub logprob: f64,
+}
+
+fn alternatives(list: Vec<TokenLogprob>) -> Vec<Alternative> {
+    let convert = |it: TokenLogprob| Alternative { token_id: it.token_id, text: it.text, logprob: it.logprob.into() };
+    list.into_iter().map(convert).collect()
+}
+
+#[napi(object, object_from_js = false)]
+pub struct Place {
+    pub token_id: i32,
+    pub logprob: f64,
+    pub top: Vec<Alternative>,
+}
+
+impl From<TokenLogprobs> for Place {
+    fn from(place: TokenLogprobs) -> Self {
+        Self { token_id: place.token_id, logprob: place.logprob.into(), top: alternatives(place.top) }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct Usage {
+    pub prompt_tokens: u32,
+    pub cached_tokens: u32,
+    pub completion_tokens: u32,
+}
+
+impl From<mullama::Usage> for Usage {
+    fn from(usage: mullama::Usage) -> Self {
+        Self {
+            prompt_tokens: count(usage.prompt_tokens),
+            cached_tokens: count(usage.cached_tokens),
+            completion_tokens: count(usage.completion_tokens),
+        }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct Timings {
+    pub queued: f64,
+    pub prefill: f64,
+    pub decode: f64,
+    pub time_to_first_token: f64,
+}
+
+impl From<mullama::Timings> for Timings {
+    fn from(timings: mullama::Timings) -> Self {
+        Self {
+            queued: ms(timings.queued),
+            prefill: ms(timings.prefill),
+            decode: ms(timings.decode),
+            time_to_first_token: ms(timings.time_to_first_token),
+        }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct Answer {
+    pub text: String,
+    pub tokens: Vec<i32>,
+    pub finish_reason: &'static str,
+    pub stop_string: Option<String>,
+    pub usage: Usage,
+    pub timings: Timings,
+    pub seed: Either<f64, BigInt>,
+    pub logprobs: Option<Vec<Place>>,
+}
+
+impl From<Generation> for Answer {
+    fn from(generation: Generation) -> Self {
+        Self {
+            text: generation.text,
+            tokens: generation.tokens,
+            finish_reason: generation.finish_reason.name(),
+            stop_string: stop_string(generation.finish_reason),
+            usage: generation.usage.into(),
+            timings: generation.timings.into(),
+            seed: seed(generation.seed),
+            logprobs: generation.logprobs.map(|places| places.into_iter().map(Place::from).collect()),
+        }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct Info {
+    pub name: String,
+    pub architecture: String,
+    pub n_params: f64,
+    pub n_vocab: u32,
+    pub n_embd: u32,
+    pub n_layer: u32,
+    pub n_head: u32,
+    pub n_ctx_train: u32,
+    pub size_bytes: f64,
+}
+
+impl From<ModelInfo> for Info {
+    fn from(info: ModelInfo) -> Self {
+        Self {
+            name: info.name,
+            architecture: info.architecture,
+            n_params: number(info.n_params),
+            n_vocab: count(info.n_vocab),
+            n_embd: count(info.n_embd),
+            n_layer: count(info.n_layer),
+            n_head: count(info.n_head),
+            n_ctx_train: count(info.n_ctx_train),
+            size_bytes: number(info.size_bytes),
+        }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct Durations {
+    pub bounds: Vec<f64>,
+    pub counts: Vec<f64>,
+    pub sum: f64,
+}
+
+impl From<Histogram> for Durations {
+    fn from(histogram: Histogram) -> Self {
+        Self {
+            bounds: histogram.bounds.into_iter().map(ms).collect(),
+            counts: histogram.counts.into_iter().map(number).collect(),
+            sum: ms(histogram.sum),
+        }
+    }
+}
+
+#[napi(object, object_from_js = false)]
+pub struct Metrics {
+    pub queued: u32,
+    pub active: u32,
+    pub completed: f64,
+    pub cancelled: f64,
+    pub failed: f64,
+    pub prompt_tokens: f64,
+    pub cached_tokens: f64,
+    pub generated_tokens: f64,
+    pub steps: f64,
+    pub step_time: Durations,
+    pub time_to_first_token: Durations,
+    pub threads: u32,
+    pub cache_bytes: f64,
+}
+
+impl From<EngineMetrics> for Metrics {
+    fn from(metrics: EngineMetrics) -> Self {
+        Self {
+            queued: count(metrics.queued),
+            active: count(metrics.active),
+            completed: number(metrics.completed),
+            cancelled: number(metrics.cancelled),
+            failed: number(metrics.failed),
+            prompt_tokens: number(metrics.prompt_tokens),
+            cached_tokens: number(metrics.cached_tokens),
+            generated_tokens: number(metrics.generated_tokens),
+            steps: number(metrics.steps),
+            step_time: metrics.step_time.into(),
+            time_to_first_token: metrics.time_to_first_token.into(),
+            threads: count(metrics.threads),
+            cache_bytes: number(metrics.cache_bytes),
+        }
+    }
+}
+
+/// A seed that a number holds exactly is a number; a larger one is a BigInt.
+pub(crate) fn seed(seed: u64) -> Either<f64, BigInt> {
+    if seed <= MAX_SAFE_INTEGER {
+        Either::A(number(seed))
+    } else {
+        Either::B(seed.into())
+    }
+}
+
+pub(crate) fn stop_string(reason: FinishReason) -> Option<String> {
+    match reason {
+        FinishReason::StopString(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// Counts past 2^53 lose their last digits; nothing counted here gets there.
+#[allow(clippy::cast_precision_loss)]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

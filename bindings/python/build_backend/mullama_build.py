@@ -1,0 +1,111 @@
+"""The PEP 517 backend: maturin's, with its tools within reach.
+
+`pip install .` must work where there are only Rust and a C++ compiler. CMake,
+Ninja, libclang and maturin come from PyPI into pip's isolated environment;
+this module tells the build where they are. A variable that is set already is
+left alone, so the Makefile's own tools stay in use under it.
+
+The isolated environment has another path each time and is removed afterwards,
+while the target folder stays. So nothing that Cargo or CMake remember may
+differ from one build to the next: libclang is reached through a link in the
+target folder, and a CMake cache that names a removed tool is dropped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import cmake_state
+import maturin
+from maturin import (
+    get_requires_for_build_editable,
+    get_requires_for_build_sdist,
+    get_requires_for_build_wheel,
+    prepare_metadata_for_build_editable,
+    prepare_metadata_for_build_wheel,
+)
+
+__all__ = [
+    "build_editable",
+    "build_sdist",
+    "build_wheel",
+    "get_requires_for_build_editable",
+    "get_requires_for_build_sdist",
+    "get_requires_for_build_wheel",
+    "prepare_metadata_for_build_editable",
+    "prepare_metadata_for_build_wheel",
+]
+
+Settings = dict[str, object] | None
+
+
+def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
+    prepare()
+    return maturin.build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
+def build_editable(
+    wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
+) -> str:
+    prepare()
+    return maturin.build_editable(wheel_directory, config_settings, metadata_directory)
+
+
+def build_sdist(sdist_directory: str, config_settings: Settings = None) -> str:
+    return maturin.build_sdist(sdist_directory, config_settings)
+
+
+def prepare() -> None:
+    """Sets the variables that the native build reads."""
+    # Where pip does not look: `python -m build` and `--no-build-isolation`.
+    scripts = sysconfig.get_path("scripts")
+    path = os.environ.get("PATH", "")
+    if scripts not in path.split(os.pathsep):
+        os.environ["PATH"] = f"{path}{os.pathsep}{scripts}"
+    target = Path(os.environ.setdefault("CARGO_TARGET_DIR", str(Path.cwd() / "target")))
+    cmake_state.forget_lost_tools(target)
+    if shutil.which("ninja"):
+        os.environ.setdefault("CMAKE_GENERATOR", "Ninja")
+    if "LIBCLANG_PATH" not in os.environ and (library := libclang()):
+        os.environ["LIBCLANG_PATH"] = str(linked(library, target))
+    if "BINDGEN_EXTRA_CLANG_ARGS" not in os.environ and (headers := compiler_headers()):
+        os.environ["BINDGEN_EXTRA_CLANG_ARGS"] = f"-I{headers}"
+
+
+def libclang() -> Path | None:
+    """The library of the PyPI package `libclang`."""
+    package = importlib.util.find_spec("clang")
+    folders = package.submodule_search_locations if package else None
+    found = [library for folder in folders or () for library in Path(folder).glob("native/*clang*")]
+    return found[0] if found else None
+
+
+def linked(library: Path, target: Path) -> Path:
+    """A folder that holds the library and has the same path in every build:
+    Cargo rebuilds bindgen and all after it when LIBCLANG_PATH changes."""
+    if sys.platform == "win32":
+        # Links need a privilege there.
+        return library.parent
+    folder = target / "libclang"
+    folder.mkdir(parents=True, exist_ok=True)
+    cmake_state.replace_link(folder / library.name, library)
+    return folder
+
+
+def compiler_headers() -> str | None:
+    """The C compiler's own headers (`stddef.h` and such), which the libclang
+    package lacks."""
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    try:
+        asked = subprocess.run([*compiler, "-print-file-name=include"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    folder = asked.stdout.strip()
+    return folder if os.path.isabs(folder) else None

@@ -1,0 +1,165 @@
+"""The same names without `await`, for scripts and notebooks.
+
+A call blocks its thread and nothing else: the GIL is released, so other
+threads go on. Ctrl-C raises `KeyboardInterrupt` within about 50 ms and stops
+the native work.
+
+>>> from mullama.sync import Model
+>>> with Model.load("model.gguf") as model:
+...     for token in model.generate_stream("Once upon a time", 50):
+...         print(token.text, end="", flush=True)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import _mullama
+from ._model import ModelState, request
+from ._options import GenerateOptions, LoadOptions
+from ._stream import StreamState
+from ._types import Generation, ModelInfo, TokenData
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+__all__ = ["Model", "TokenStream"]
+
+
+class TokenStream(StreamState):
+    """Generated tokens, as an iterator and context manager.
+
+    The request is submitted when the first token is asked for. Leaving `for`
+    early stops the native work, and so do `cancel`, `close`, the end of
+    `with`, and losing the last reference.
+    """
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[TokenData]:
+        """One iteration over what is left. When it is given up before the last
+        token, the stream is cancelled: `break` and exceptions end it."""
+        return _Iteration(self)
+
+    def __next__(self) -> TokenData:
+        """The next token; raises as `mullama.TokenStream.__anext__` does. None
+        is lost to a `KeyboardInterrupt`: the next call gives it."""
+        buffer = self._buffer
+        while not buffer:
+            if self._ended or not self._fill():
+                raise StopIteration
+            if not buffer:
+                self._native.pull().wait()
+        return buffer.popleft()
+
+    def close(self) -> None:
+        """Stops the native work and drops tokens that were not read.
+        Idempotent."""
+        self._native.cancel()
+        self._buffer.clear()
+        self._ended = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return self._describe("mullama.sync.TokenStream")
+
+
+class _Iteration:
+    """What `for` holds while it runs. Its end is the only sign that `break`
+    gives."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: TokenStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> TokenData:
+        return self._stream.__next__()
+
+    def __del__(self) -> None:
+        self._stream._leave()
+
+
+class Model(ModelState):
+    """A loaded model, served by one native engine thread. Threads may share
+    it; their tokens are computed together."""
+
+    __slots__ = ()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Self:
+        """Loads a GGUF file; raises as `mullama.Model.load` does."""
+        rest: dict[str, Any] = {**options}
+        on_progress = rest.pop("on_progress", None)
+        return cls._of(_mullama.load(path, rest, on_progress is not None).wait(on_progress))
+
+    def generate(self, prompt: str, max_tokens: int | None = None, **options: Unpack[GenerateOptions]) -> str:
+        """The answer's text; raises as `mullama.Model.generate` does."""
+        text: str = self._native.generate(prompt, request(max_tokens, options)).wait()
+        return text
+
+    def generate_with(
+        self, prompt: str, max_tokens: int | None = None, **options: Unpack[GenerateOptions]
+    ) -> Generation:
+        """The answer with its tokens, counts, timings, seed and
+        log-probabilities."""
+        result: Generation = self._native.generate_with(prompt, request(max_tokens, options)).wait()
+        return result
+
+    def generate_stream(
+        self, prompt: str, max_tokens: int | None = None, **options: Unpack[GenerateOptions]
+    ) -> TokenStream:
+        """The answer token by token, for `for`."""
+        return TokenStream(self._native.generate_stream(prompt, request(max_tokens, options)))
+
+    def tokenize(self, text: str, add_bos: bool = True) -> list[int]:
+        """The text's tokens; `add_bos` puts the model's beginning-of-text
+        token first, if it has one."""
+        tokens: list[int] = self._native.tokenize(text, add_bos).wait()
+        return tokens
+
+    def detokenize(self, tokens: Iterable[int]) -> str:
+        """The text of the tokens."""
+        text: str = self._native.detokenize(tokens).wait()
+        return text
+
+    def info(self) -> ModelInfo:
+        """Facts about the model; works after `close` too."""
+        return self._native.info()
+
+    def metadata(self) -> dict[str, str]:
+        """The metadata of the GGUF file."""
+        return self._native.metadata()
+
+    def is_ready(self) -> bool:
+        """Whether the model is loaded and not closed."""
+        return self._native.is_ready()
+
+    def close(self) -> None:
+        """Stops what runs (it fails with `ClosedError`) and waits until the
+        native memory is free. Idempotent."""
+        self._native.close().wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return self._describe("mullama.sync.Model")

@@ -1,0 +1,122 @@
+//! The native side of `mullama.Model` and `mullama.sync.Model`.
+
+use crate::{
+    convert::ToPython,
+    operation::Operation,
+    options,
+    owned::Owned,
+    runtime,
+    sink::{Message, Sink},
+    stream::TokenStream,
+};
+use mullama::{AsyncModel, MullamaError, ModelOptions};
+use pyo3::{prelude::*, types::PyDict};
+use std::{path::PathBuf, sync::Arc};
+
+/// A loaded model.
+#[pyclass(frozen, module = "mullama._mullama")]
+pub(crate) struct Model(Owned<AsyncModel>);
+
+impl ToPython for AsyncModel {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(Py::new(py, Model(Owned::new(self)))?.into_any())
+    }
+}
+
+/// Loads a model; with `progress`, the share that is done is sent on the way.
+#[pyfunction]
+pub(crate) fn load(path: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>, progress: bool) -> PyResult<Operation> {
+    let path = options::path(path)?;
+    let options = options::model_options(options)?;
+    Ok(Operation::with_sink(move |sink| load_with(path, options, progress.then_some(sink))))
+}
+
+async fn load_with(path: PathBuf, mut options: ModelOptions, progress: Option<Sink>) -> Result<AsyncModel, MullamaError> {
+    options.progress = progress.map(|sink| {
+        Arc::new(move |share| {
+            sink.send(Message::Progress(share));
+            true
+        }) as _
+    });
+    AsyncModel::load_with(path, options).await
+}
+
+#[pymethods]
+impl Model {
+    /// Gives the text alone.
+    fn generate(&self, prompt: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Operation> {
+        let model = self.model(prompt.py())?;
+        let prompt = options::text("prompt", prompt)?;
+        let config = options::stream_config(options)?;
+        Ok(Operation::new(async move { Ok(model.generate_with(&prompt, config).await?.text) }))
+    }
+
+    fn generate_with(&self, prompt: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Operation> {
+        let model = self.model(prompt.py())?;
+        let prompt = options::text("prompt", prompt)?;
+        let config = options::stream_config(options)?;
+        Ok(Operation::new(async move { model.generate_with(&prompt, config).await }))
+    }
+
+    /// Starts nothing; the first `pull` does.
+    fn generate_stream(&self, prompt: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<TokenStream> {
+        let model = self.model(prompt.py())?;
+        let prompt = options::text("prompt", prompt)?;
+        let config = options::stream_config(options)?;
+        Ok(TokenStream::new(model, prompt, config))
+    }
+
+    fn tokenize(&self, text: &Bound<'_, PyAny>, add_bos: &Bound<'_, PyAny>) -> PyResult<Operation> {
+        let model = self.model(text.py())?;
+        let text = options::text("text", text)?;
+        let add_bos = options::boolean("add_bos", add_bos)?;
+        Ok(Operation::new(async move { model.tokenize_async(&text, add_bos).await }))
+    }
+
+    fn detokenize(&self, tokens: &Bound<'_, PyAny>) -> PyResult<Operation> {
+        let model = self.model(tokens.py())?;
+        let tokens = options::token_ids(tokens)?;
+        Ok(Operation::new(async move {
+            let work = runtime()?.spawn_blocking(move || model.detokenize(&tokens));
+            work.await.map_err(|error| MullamaError::Internal(error.to_string()))?
+        }))
+    }
+
+    fn info(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.0.get(py)?.model_info().to_python(py)
+    }
+
+    fn metadata(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.0.get(py)?.metadata().clone().to_python(py)
+    }
+
+    fn is_ready(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.0.get(py)?.is_ready())
+    }
+
+    fn metrics(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.0.get(py)?.metrics().to_python(py)
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<Operation> {
+        let model = self.model(py)?;
+        Ok(Operation::new(async move {
+            model.close().await;
+            Ok(())
+        }))
+    }
+
+    /// The part of a `repr` after the class's name. Works in a forked child.
+    fn description(&self) -> String {
+        let Some(model) = self.0.peek() else { return "of the parent process".to_owned() };
+        let info = model.model_info();
+        let state = if model.is_ready() { "ready" } else { "closed" };
+        format!("'{}' ({}, {} parameters), {state}", info.name, info.architecture, info.n_params)
+    }
+}
+
+impl Model {
+    fn model(&self, py: Python<'_>) -> PyResult<AsyncModel> {
+        self.0.get(py).cloned()
+    }
+}

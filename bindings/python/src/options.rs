@@ -1,0 +1,249 @@
+//! Python's keyword options as the core's option structs.
+//!
+//! Each starts from the core's defaults and overwrites what the caller gave;
+//! `None` is 'not given'. Only what no Rust type can hold is refused here.
+
+use crate::errors::invalid;
+use mullama::{KvType, ModelOptions, StreamConfig, TokenId, timeout_from_ms};
+use pyo3::{
+    prelude::*,
+    types::{PyBool, PyDict, PyInt, PyMapping, PyString},
+};
+use std::{path::PathBuf, time::Duration};
+
+const GENERATE: [&str; 17] = [
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_penalty",
+    "repeat_last_n",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+    "stop",
+    "logprobs",
+    "logit_bias",
+    "ignore_eos",
+    "buffer_size",
+    "timeout_ms",
+];
+
+const LOAD: [&str; 11] = [
+    "context_size",
+    "gpu_layers",
+    "threads",
+    "max_concurrent",
+    "max_queue",
+    "timeout_ms",
+    "flash_attention",
+    "batch_size",
+    "kv_type_k",
+    "kv_type_v",
+    "use_mmap",
+];
+
+pub(crate) fn stream_config(options: &Bound<'_, PyDict>) -> PyResult<StreamConfig> {
+    let mut config = StreamConfig::default();
+    for given in given(options)? {
+        match given.name.as_str() {
+            "max_tokens" => config.max_tokens = given.integer()?,
+            "temperature" => config.temperature = given.float()?,
+            "top_k" => config.top_k = given.integer()?,
+            "top_p" => config.top_p = given.float()?,
+            "min_p" => config.min_p = given.float()?,
+            "typical_p" => config.typical_p = given.float()?,
+            "repeat_penalty" => config.repeat_penalty = given.float()?,
+            "repeat_last_n" => config.repeat_last_n = given.integer()?,
+            "frequency_penalty" => config.frequency_penalty = given.float()?,
+            "presence_penalty" => config.presence_penalty = given.float()?,
+            "seed" => config.seed = Some(given.integer()?),
+            "stop" => config.stop = given.texts()?,
+            "logprobs" => config.logprobs = Some(given.integer()?),
+            "logit_bias" => config.logit_bias = given.biases()?,
+            "ignore_eos" => config.ignore_eos = given.boolean()?,
+            "buffer_size" => config.buffer_size = given.integer()?,
+            // Not `timeout_from_ms`: in a request `None` is the model's own
+            // limit, so 0 goes to the core, which refuses it.
+            "timeout_ms" => config.timeout = Some(Duration::from_millis(given.integer()?)),
+            _ => return Err(given.unknown(&GENERATE)),
+        }
+    }
+    Ok(config)
+}
+
+pub(crate) fn model_options(options: &Bound<'_, PyDict>) -> PyResult<ModelOptions> {
+    let mut model = ModelOptions::default();
+    for given in given(options)? {
+        match given.name.as_str() {
+            "context_size" => model.context_size = given.integer()?,
+            "gpu_layers" => model.gpu_layers = given.integer()?,
+            "threads" => model.threads = given.integer()?,
+            "max_concurrent" => model.max_concurrent = given.integer()?,
+            "max_queue" => model.max_queue = given.integer()?,
+            "timeout_ms" => model.timeout = timeout_from_ms(given.integer()?),
+            "flash_attention" => model.flash_attention = Some(given.boolean()?),
+            "batch_size" => model.batch_size = given.integer()?,
+            "kv_type_k" => model.kv_type_k = given.kv_type()?,
+            "kv_type_v" => model.kv_type_v = given.kv_type()?,
+            "use_mmap" => model.use_mmap = given.boolean()?,
+            _ => return Err(given.unknown(&LOAD)),
+        }
+    }
+    Ok(model)
+}
+
+/// A text argument: a `str` without lone surrogates.
+pub(crate) fn text(field: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let py = value.py();
+    let text = value.cast::<PyString>().map_err(|_| invalid(py, field, value, "use a str"))?;
+    text.to_str().map(str::to_owned).map_err(|_| {
+        // Not the value: it can't be shown.
+        let kind = PyString::new(py, "a str with lone surrogates");
+        invalid(py, field, kind.as_any(), "use text that can be encoded as UTF-8")
+    })
+}
+
+/// A `str` or an `os.PathLike`.
+pub(crate) fn path(value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
+    value.extract().map_err(|_| invalid(value.py(), "path", value, "use a str or an os.PathLike"))
+}
+
+pub(crate) fn token_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<TokenId>> {
+    let py = value.py();
+    let items = value.try_iter().map_err(|_| invalid(py, "tokens", value, "use a sequence of token ids"))?;
+    items.map(|item| integer("tokens", &item?)).collect()
+}
+
+pub(crate) fn boolean(field: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let flag = value.cast::<PyBool>().map_err(|_| invalid(value.py(), field, value, "use True or False"))?;
+    Ok(flag.is_true())
+}
+
+/// A whole number that fits `T`. `bool` is refused although Python counts it
+/// as an `int`; other integer types (numpy's) are taken by `__index__`.
+fn integer<'py, T>(field: &str, value: &Bound<'py, PyAny>) -> PyResult<T>
+where
+    T: for<'a> FromPyObject<'a, 'py> + Bounds,
+{
+    let is_integer = !value.is_instance_of::<PyBool>()
+        && (value.is_instance_of::<PyInt>() || value.hasattr(pyo3::intern!(value.py(), "__index__"))?);
+    if !is_integer {
+        return Err(invalid(value.py(), field, value, "use a whole number"));
+    }
+    value.extract().map_err(|_| {
+        let reason = format!("use a whole number from {} to {}", T::LEAST, T::MOST);
+        invalid(value.py(), field, value, reason)
+    })
+}
+
+trait Bounds {
+    const LEAST: i128;
+    const MOST: i128;
+}
+
+macro_rules! bounds {
+    ($($type:ty),*) => {$(
+        impl Bounds for $type {
+            const LEAST: i128 = Self::MIN as i128;
+            const MOST: i128 = Self::MAX as i128;
+        }
+    )*};
+}
+bounds!(i32, u64, usize);
+
+/// A number as `f32`. What only `f64` holds is refused: it would turn into
+/// infinity, which is not what the caller wrote.
+fn float(field: &str, value: &Bound<'_, PyAny>) -> PyResult<f32> {
+    let py = value.py();
+    let refused = |reason: &str| Err(invalid(py, field, value, reason));
+    if value.is_instance_of::<PyBool>() || value.is_instance_of::<PyString>() {
+        return refused("use a number");
+    }
+    let Ok(wide) = value.extract::<f64>() else { return refused("use a number") };
+    #[expect(clippy::cast_possible_truncation, reason = "checked in the next line")]
+    let narrow = wide as f32;
+    if wide.is_finite() && narrow.is_infinite() { refused("use a smaller number") } else { Ok(narrow) }
+}
+
+/// One option that the caller gave.
+struct Given<'py> {
+    name: String,
+    value: Bound<'py, PyAny>,
+}
+
+/// The options that are not `None`.
+fn given<'py>(options: &Bound<'py, PyDict>) -> PyResult<Vec<Given<'py>>> {
+    let mut list = Vec::with_capacity(options.len());
+    for (name, value) in options {
+        if !value.is_none() {
+            list.push(Given { name: name.str()?.to_string_lossy().into_owned(), value });
+        }
+    }
+    Ok(list)
+}
+
+impl<'py> Given<'py> {
+    fn integer<T: for<'a> FromPyObject<'a, 'py> + Bounds>(&self) -> PyResult<T> {
+        integer(&self.name, &self.value)
+    }
+
+    fn float(&self) -> PyResult<f32> {
+        float(&self.name, &self.value)
+    }
+
+    fn boolean(&self) -> PyResult<bool> {
+        boolean(&self.name, &self.value)
+    }
+
+    /// Several texts. One `str` is refused: taking it for a sequence would
+    /// stop at each of its letters.
+    fn texts(&self) -> PyResult<Vec<String>> {
+        let refused = || self.refused("use a list of str");
+        if self.value.is_instance_of::<PyString>() {
+            return Err(refused());
+        }
+        let items = self.value.try_iter().map_err(|_| refused())?;
+        items.map(|item| text(&self.name, &item?)).collect()
+    }
+
+    /// A mapping from token ids to numbers, or a sequence of pairs.
+    fn biases(&self) -> PyResult<Vec<(TokenId, f32)>> {
+        let refused = || self.refused("use a mapping of token ids to numbers");
+        let pairs = match self.value.cast::<PyMapping>() {
+            Ok(mapping) => mapping.items()?.into_any(),
+            Err(_) => self.value.clone(),
+        };
+        let pairs = pairs.try_iter().map_err(|_| refused())?;
+        pairs
+            .map(|pair| {
+                let (token, bias): (Bound<'py, PyAny>, Bound<'py, PyAny>) = pair?.extract().map_err(|_| refused())?;
+                Ok((integer(&self.name, &token)?, float(&self.name, &bias)?))
+            })
+            .collect()
+    }
+
+    fn kv_type(&self) -> PyResult<KvType> {
+        let names = || KvType::ALL.map(KvType::name).join(", ");
+        let name = self.value.cast::<PyString>().ok().and_then(|name| name.to_str().ok()).unwrap_or_default();
+        name.parse().map_err(|_| self.refused(&format!("use one of {}", names())))
+    }
+
+    fn refused(&self, reason: &str) -> PyErr {
+        invalid(self.value.py(), &self.name, &self.value, reason)
+    }
+
+    /// The error for a name that is no option.
+    fn unknown(&self, known: &[&str]) -> PyErr {
+        let py = self.value.py();
+        let nearest = || -> PyResult<Vec<String>> {
+            py.import("difflib")?.call_method1("get_close_matches", (&self.name, known.to_vec(), 1))?.extract()
+        };
+        match nearest().unwrap_or_default().first() {
+            Some(name) => self.refused(&format!("there is no such option; did you mean '{name}'?")),
+            None => self.refused(&format!("there is no such option; the options are {}", known.join(", "))),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+"""What CMake and Ninja left in a Cargo target folder: how far llama.cpp's
+build is, and whether it still refers to tools that exist."""
+
+import os
+import re
+from pathlib import Path
+
+BUILD_FOLDERS = "*/build/llama-cpp-sys-2-*/out/build"
+TOOL = re.compile(r"^(?:CMAKE_COMMAND:INTERNAL|CMAKE_MAKE_PROGRAM:\w+)=(.+)$", re.MULTILINE)
+
+
+def forget_lost_tools(target: Path) -> None:
+    """Makes CMake configure again where its cache names a tool that is gone.
+
+    CMake's cache keeps the absolute paths of cmake and ninja. Where they were
+    in a folder that was removed (an isolated pip build, a cleaned cache), the
+    next build would fail. Without the cache CMake configures again, and Ninja
+    recompiles nothing whose command is the same.
+    """
+    for cache in target.glob(f"{BUILD_FOLDERS}/CMakeCache.txt"):
+        tools = TOOL.findall(cache.read_text(errors="replace"))
+        if not all(os.path.exists(tool) for tool in tools):
+            cache.unlink(missing_ok=True)
+
+
+def compiled_files(target: Path) -> tuple[int, int] | None:
+    """How many object files of the newest llama.cpp build are there, and how
+    many there will be."""
+    logs = sorted(target.glob(f"{BUILD_FOLDERS}/.ninja_log"), key=lambda log: log.stat().st_mtime)
+    if not logs:
+        return None
+    built = {line.split("\t")[3] for line in logs[-1].read_text().splitlines() if line.count("\t") >= 4}
+    plan = logs[-1].with_name("build.ninja").read_text()
+    planned = set(re.findall(r"^build (\S+\.o): ", plan, re.MULTILINE))
+    return len(built & planned), len(planned)
+
+
+def replace_link(link: Path, to: Path) -> None:
+    """Points the symbolic link at `to`, in one step that nobody sees half done."""
+    if link.is_symlink() and os.readlink(link) == str(to):
+        return
+    fresh = link.with_name(f"{link.name}.{os.getpid()}")
+    fresh.symlink_to(to)
+    fresh.replace(link)

@@ -1,0 +1,72 @@
+// What the Node tests share. Not a test itself.
+
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+
+/** The package's CommonJS entry, for workers, which resolve from elsewhere. */
+export const ENTRY = join(ROOT, 'bindings/node/index.js')
+
+/** The model of tests and examples; `make` fetches it. */
+export const MODEL = findModel()
+
+function findModel() {
+  const cache = process.env.MULLAMA_CACHE ?? join(homedir(), '.cache', 'mullama')
+  const path = process.env.MULLAMA_TEST_MODEL ?? join(cache, 'models', 'SmolLM2-135M-Instruct.Q4_1.gguf')
+  if (!existsSync(path)) throw new Error(`no test model at '${path}'; set MULLAMA_TEST_MODEL`)
+  return path
+}
+
+/** Options of a generation that goes on until it is stopped. */
+export const ENDLESS = { maxTokens: 100_000, ignoreEos: true, timeoutMs: 600_000 }
+
+/** A prompt of about `n` tokens. */
+export function longPrompt(n) {
+  return ' dog'.repeat(n)
+}
+
+/** Resolves when `condition()` holds; fails the test if it never does. */
+export async function until(condition, what = String(condition)) {
+  for (let i = 0; i < 10_000; i++) {
+    if (await condition()) return
+    await sleep(2)
+  }
+  throw new Error(`it never happened: ${what}`)
+}
+
+/** The error that `promise` rejects with. */
+export async function rejection(promise) {
+  let value
+  try {
+    value = await promise
+  } catch (error) {
+    return error
+  }
+  throw new Error(`expected a rejection, got ${JSON.stringify(value)}`)
+}
+
+const IMPORT = `import { Model } from 'mullama'; const MODEL = ${JSON.stringify(MODEL)}; const ENDLESS = ${JSON.stringify(ENDLESS)};`
+
+/**
+ * Runs an ES module's code in a process of its own, with `Model`, `MODEL` and
+ * `ENDLESS` at hand unless there is another `prelude`.
+ */
+export function run(code, flags = [], prelude = IMPORT) {
+  return runNode([...flags, '--input-type=module', '-e', prelude + code])
+}
+
+/** Runs node; gives its exit code, signal and output. */
+export function runNode(args) {
+  return new Promise((resolve) => {
+    // The time limit ends a child that hangs, and so fails the test.
+    const options = { cwd: ROOT, timeout: 60_000, killSignal: 'SIGKILL' }
+    const child = execFile(process.execPath, args, options, (_, stdout, stderr) => {
+      resolve({ code: child.exitCode, signal: child.signalCode, stdout, stderr })
+    })
+  })
+}

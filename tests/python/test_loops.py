@@ -1,0 +1,123 @@
+"""Every kind of event loop, and several of them."""
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import Callable
+
+import mullama
+import pytest
+from conftest import ENDLESS, generating, idle
+
+Model = mullama.Model
+
+
+class LoopWithoutReaders(asyncio.SelectorEventLoop):
+    """Like Windows' proactor loop, which can't watch a socket."""
+
+    def add_reader(self, *_: object) -> None:
+        raise NotImplementedError
+
+    # asyncio's own wake-up goes on.
+    def _add_reader(self, fd: int, callback: object, *args: object) -> object:
+        return super()._add_reader(fd, callback, *args)  # type: ignore[misc]
+
+
+def new_uvloop() -> asyncio.AbstractEventLoop:
+    return pytest.importorskip("uvloop").new_event_loop()
+
+
+KINDS = [asyncio.SelectorEventLoop, new_uvloop, LoopWithoutReaders]
+
+
+@pytest.mark.parametrize("new_loop", KINDS, ids=["asyncio", "uvloop", "no-readers"])
+def test_calls_streams_and_cancellation_work_in_every_loop(
+    model: Model, model_path: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def main() -> None:
+        shares: list[float] = []
+        async with await Model.load(model_path, threads=1, on_progress=shares.append) as other:
+            assert shares[-1] == 1.0
+            texts = await asyncio.gather(*(other.generate("Once", 4, temperature=0) for _ in range(8)))
+            assert len(texts) == 8
+        indices = [token.index async for token in model.generate_stream("Once", 12, ignore_eos=True)]
+        assert indices == list(range(12))
+        task = asyncio.create_task(model.generate("Once", **ENDLESS))
+        await generating(model)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async for _ in model.generate_stream("Once", **ENDLESS):
+            break
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(model.generate("Once", **ENDLESS), 0.1)
+        await idle(model)
+
+    loop = new_loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("new_loop", KINDS[:2], ids=["asyncio", "uvloop"])
+def test_closing_a_loop_stops_its_work(model: Model, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    loop = new_loop()
+    loop.set_exception_handler(lambda *_: None)  # the tasks are destroyed, which asyncio reports
+    stream = model.generate_stream("Once", **ENDLESS)
+    tasks = [loop.create_task(model.generate("Once", **ENDLESS)), loop.create_task(anext(stream))]
+    loop.run_until_complete(generating(model))
+    loop.close()
+    del tasks, loop, stream
+    gc.collect()
+    asyncio.run(idle(model))
+
+
+def test_one_model_serves_loops_in_several_threads(model: Model) -> None:
+    async def main() -> None:
+        results = await asyncio.gather(*(model.generate_with("Once", 6, ignore_eos=True) for _ in range(4)))
+        counts.extend(len(result.tokens) for result in results)
+
+    counts: list[int] = []
+    threads = [threading.Thread(target=asyncio.run, args=(main(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [6] * 16
+
+
+def test_loops_leave_no_file_descriptors_behind(model: Model) -> None:
+    def one_loop() -> None:
+        asyncio.run(model.generate("Once", 1))
+
+    for _ in range(3):
+        one_loop()
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(30):
+        one_loop()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_the_loop_stays_free_while_native_code_works(model: Model) -> None:
+    """The loop's 5 ms timer against a prefill and a decode."""
+    gaps: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            start = loop.time()
+            await asyncio.sleep(0.005)
+            gaps.append(loop.time() - start)
+
+    loop = asyncio.get_running_loop()
+    heart = asyncio.create_task(beat())
+    await asyncio.gather(*(model.generate("word " * 100, 20, ignore_eos=True) for _ in range(4)))
+    heart.cancel()
+    gaps.sort()
+    assert len(gaps) > 100
+    # A GIL that is held for one step of the engine would make most gaps
+    # several times this long.
+    assert gaps[len(gaps) // 2] < 0.02

@@ -1,0 +1,113 @@
+"""What `Model` gives back, as Python sees it."""
+
+import asyncio
+import dataclasses
+import inspect
+from pathlib import Path
+
+import mullama
+import pytest
+
+Model = mullama.Model
+
+
+async def test_paths_of_both_kinds(model_path: str) -> None:
+    for path in (model_path, Path(model_path)):
+        async with await Model.load(path) as model:
+            assert await model.is_ready()
+        assert not await model.is_ready()
+
+
+async def test_results_are_frozen_dataclasses(model: Model) -> None:
+    result = await model.generate_with("Once upon", 4, logprobs=2, temperature=0, ignore_eos=True)
+    assert len(result.tokens) == 4
+    assert result.usage == mullama.Usage(result.usage.prompt_tokens, 0, 4)
+    assert 0 < result.timings.time_to_first_token < 60
+    assert result.logprobs is not None
+    assert [entry.token_id for entry in result.logprobs] == result.tokens
+    for entry in result.logprobs:
+        assert [type(top) for top in entry.top] == [mullama.TokenLogprob] * 2
+        assert entry.top[0].logprob <= 0
+    assert await model.generate_with("Once upon", 0) is not None
+    for value in (result, result.usage, result.timings, result.logprobs[0], await model.info(), model.metrics()):
+        assert not hasattr(value, "__dict__")
+        field = dataclasses.fields(value)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, field, None)
+
+
+async def test_the_annotations_name_every_field_that_the_native_module_fills(model: Model) -> None:
+    info = await model.info()
+    assert isinstance(info.name, str)
+    assert isinstance(info.architecture, str)
+    assert all(isinstance(value, int) for value in dataclasses.astuple(info)[2:])
+    metrics = model.metrics()
+    assert isinstance(metrics.step_time, mullama.Histogram)
+    assert len(metrics.step_time.counts) == len(metrics.step_time.bounds) + 1
+    assert metrics.steps == sum(metrics.step_time.counts) > 0
+    metadata = await model.metadata()
+    assert metadata["general.architecture"] == info.architecture
+
+
+async def test_tokens_go_there_and_back(model: Model) -> None:
+    text = "Grüße, 世界 🌍"
+    assert await model.detokenize(await model.tokenize(text, add_bos=False)) == text
+    assert await model.detokenize(iter(await model.tokenize(text, False))) == text
+
+
+async def test_max_tokens_by_position_and_by_name_are_the_same(model: Model) -> None:
+    by_name = await model.generate_with("Once", max_tokens=3, ignore_eos=True)
+    by_position = await model.generate_with("Once", 3, ignore_eos=True)
+    assert len(by_name.tokens) == len(by_position.tokens) == 3
+
+
+async def test_none_is_the_cores_default(model: Model) -> None:
+    options = dict.fromkeys(mullama.GenerateOptions.__annotations__)
+    assert isinstance(await model.generate("Once", 2, **options), str)  # type: ignore[arg-type]
+
+
+def test_methods_are_coroutine_functions() -> None:
+    for name in ("load", "generate", "generate_with", "tokenize", "detokenize", "info", "is_ready", "close"):
+        assert inspect.iscoroutinefunction(getattr(Model, name)), name
+    for name in ("generate_stream", "metrics"):
+        assert not inspect.iscoroutinefunction(getattr(Model, name)), name
+
+
+async def test_repr_says_what_it_is(model_path: str) -> None:
+    model = await Model.load(model_path)
+    name = (await model.info()).name
+    assert repr(model).startswith(f"<mullama.Model '{name}' (llama, ")
+    assert repr(model).endswith(" parameters), ready>")
+    await model.close()
+    assert repr(model).endswith(", closed>")
+    assert (await model.info()).name == name
+
+
+def test_models_are_made_by_load_alone() -> None:
+    with pytest.raises(TypeError, match=r"Model\.load"):
+        Model()
+    with pytest.raises(TypeError, match=r"Model\.load"):
+        mullama.sync.Model()
+
+
+async def test_many_concurrent_calls_all_complete(model: Model) -> None:
+    results = await asyncio.gather(*(model.generate_with("Once", n % 5 + 1, ignore_eos=True) for n in range(40)))
+    assert [len(result.tokens) for result in results] == [n % 5 + 1 for n in range(40)]
+
+
+async def test_the_options_for_type_checkers_are_the_ones_the_core_knows(model: Model, model_path: str) -> None:
+    # The message for a name that resembles none lists them all.
+    with pytest.raises(mullama.InvalidInputError) as caught:
+        await model.generate("Once", zzzz=1)  # type: ignore[call-arg]
+    names = caught.value.reason.split("the options are ")[1].split(", ")
+    assert sorted(names) == sorted([*mullama.GenerateOptions.__annotations__, "max_tokens"])
+    with pytest.raises(mullama.InvalidInputError) as caught:
+        await Model.load(model_path, zzzz=1)  # type: ignore[call-arg]
+    names = caught.value.reason.split("the options are ")[1].split(", ")
+    assert sorted([*names, "on_progress"]) == sorted(mullama.LoadOptions.__annotations__)
+
+
+async def test_two_models_at_once(model_path: str) -> None:
+    async with await Model.load(model_path) as first, await Model.load(model_path) as second:
+        texts = await asyncio.gather(*(model.generate("Once", 8, temperature=0) for model in (first, second)))
+        assert texts[0] == texts[1]
