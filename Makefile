@@ -60,10 +60,12 @@ model: | check ## fetch the test model into the cache
 	@$(VENV_PYTHON) -m pip install --disable-pip-version-check -r scripts/requirements-test.txt
 	@touch $@
 
+# Not `npm ci`: it refuses the lock file where a registry lacks an optional
+# package for another platform. `--no-save` leaves the lock file as it is.
 node_modules/complete: package.json package-lock.json | check
 	$(SAY) "installing the Node tools into node_modules"
 	@rm -f $@
-	@npm ci --ignore-scripts --no-audit --no-fund
+	@npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 ## Builds
@@ -72,6 +74,12 @@ node_modules/complete: package.json package-lock.json | check
 engine: | check
 	$(SAY) "compiling the engine (the first time with llama.cpp: some minutes)"
 	@$(CARGO) build --release --workspace $(VERBOSE)
+
+# Writes tiny random models for the tests. Built without a named target, so
+# that the tests find it under the same path everywhere; it needs no llama.cpp.
+.PHONY: tiny-model
+tiny-model: | check
+	@$(TOOLS) env -u CARGO_BUILD_TARGET cargo build --release --package mullama-test-support $(VERBOSE)
 
 .PHONY: python
 python: engine .venv/complete ## build the Python package into .venv
@@ -131,12 +139,12 @@ test-rust: engine
 	@$(WITH_MODEL) $(CARGO) test --release --workspace $(VERBOSE)
 
 .PHONY: test-node
-test-node: node
+test-node: node tiny-model
 	$(SAY) "Node tests"
 	@$(WITH_MODEL) $(TOOLS) npm test
 
 .PHONY: test-python
-test-python: python
+test-python: python tiny-model
 	$(SAY) "Python tests"
 	@$(WITH_MODEL) $(TOOLS) $(VENV_PYTHON) -m pytest tests/python
 

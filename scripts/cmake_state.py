@@ -5,8 +5,15 @@ import os
 import re
 from pathlib import Path
 
-BUILD_FOLDERS = "*/build/llama-cpp-sys-2-*/out/build"
 TOOL = re.compile(r"^(?:CMAKE_COMMAND:INTERNAL|CMAKE_MAKE_PROGRAM:\w+)=(.+)$", re.MULTILINE)
+
+
+def build_files(target: Path, name: str) -> list[Path]:
+    """The files of that name in llama.cpp's build folders, newest last. Cargo
+    has a folder for each profile and, inside one for each named target, again."""
+    folder = "build/llama-cpp-sys-2-*/out/build"
+    found = [*target.glob(f"*/{folder}/{name}"), *target.glob(f"*/*/{folder}/{name}")]
+    return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
 def forget_lost_tools(target: Path) -> None:
@@ -17,7 +24,7 @@ def forget_lost_tools(target: Path) -> None:
     next build would fail. Without the cache CMake configures again, and Ninja
     recompiles nothing whose command is the same.
     """
-    for cache in target.glob(f"{BUILD_FOLDERS}/CMakeCache.txt"):
+    for cache in build_files(target, "CMakeCache.txt"):
         tools = TOOL.findall(cache.read_text(errors="replace"))
         if not all(os.path.exists(tool) for tool in tools):
             cache.unlink(missing_ok=True)
@@ -26,7 +33,7 @@ def forget_lost_tools(target: Path) -> None:
 def compiled_files(target: Path) -> tuple[int, int] | None:
     """How many object files of the newest llama.cpp build are there, and how
     many there will be."""
-    logs = sorted(target.glob(f"{BUILD_FOLDERS}/.ninja_log"), key=lambda log: log.stat().st_mtime)
+    logs = build_files(target, ".ninja_log")
     if not logs:
         return None
     built = {line.split("\t")[3] for line in logs[-1].read_text().splitlines() if line.count("\t") >= 4}

@@ -9,19 +9,23 @@ folder. The command's environment gets the tools on its PATH, libclang for
 bindgen, and one target folder for all builds, so that llama.cpp is compiled
 once. A variable that is set already is left alone.
 
+The target is named even though it is the host: the napi CLI always names it,
+and Cargo keeps a build with a named target apart from one without.
+
 pyo3 gets what maturin would find out for the wheel (abi3 of Python 3.10, an
 extension module), so that cargo and maturin build the same: else each would
 compile pyo3 again after the other, and cargo would need libpython.
 
     MULLAMA_CACHE     where all this is kept; default ~/.cache/mullama
     CARGO_TARGET_DIR  default $MULLAMA_CACHE/target
-    LIBCLANG_PATH, BINDGEN_EXTRA_CLANG_ARGS, CMAKE_GENERATOR,
-    PYO3_CONFIG_FILE, PYO3_BUILD_EXTENSION_MODULE
+    CARGO_BUILD_TARGET, CMAKE_GENERATOR, LIBCLANG_PATH,
+    BINDGEN_EXTRA_CLANG_ARGS, PYO3_CONFIG_FILE, PYO3_BUILD_EXTENSION_MODULE
 """
 
 import fcntl
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -77,6 +81,8 @@ def environment(venv: Path) -> dict[str, str]:
     # Not `bin`: its `python` would hide the caller's.
     env["PATH"] = f"{venv / 'path'}{os.pathsep}{env.get('PATH', '')}"
     target = Path(env.setdefault("CARGO_TARGET_DIR", str(cache_dir() / "target")))
+    if "CARGO_BUILD_TARGET" not in env and (host := rust_host()):
+        env["CARGO_BUILD_TARGET"] = host
     env.setdefault("CMAKE_GENERATOR", "Ninja")
     env.setdefault("PYO3_CONFIG_FILE", str(SCRIPTS / "pyo3-config.txt"))
     env.setdefault("PYO3_BUILD_EXTENSION_MODULE", "1")
@@ -85,6 +91,13 @@ def environment(venv: Path) -> dict[str, str]:
     if "BINDGEN_EXTRA_CLANG_ARGS" not in env and (headers := compiler_headers()):
         env["BINDGEN_EXTRA_CLANG_ARGS"] = f"-I{headers}"
     return env
+
+
+def rust_host() -> str | None:
+    """The target triple of this machine."""
+    asked = subprocess.run(["rustc", "-vV"], capture_output=True, text=True)
+    found = re.search(r"^host: (\S+)$", asked.stdout, re.MULTILINE)
+    return found and found[1]
 
 
 def stable_libclang(venv: Path, target: Path) -> Path:

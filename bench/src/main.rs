@@ -18,8 +18,22 @@ use tokio::time::sleep;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const TOPICS: [&str; 16] = [
-    "rust", "python", "the sea", "a cat", "mountains", "a castle", "coffee", "music", "trains", "winter", "robots",
-    "gardens", "stars", "a river", "bread", "chess",
+    "rust",
+    "python",
+    "the sea",
+    "a cat",
+    "mountains",
+    "a castle",
+    "coffee",
+    "music",
+    "trains",
+    "winter",
+    "robots",
+    "gardens",
+    "stars",
+    "a river",
+    "bread",
+    "chess",
 ];
 
 fn story(topic: &str) -> String {
@@ -154,7 +168,9 @@ async fn cancel(model: &AsyncModel) -> Result<Value> {
         times.sort();
         json!({ "median_ms": times[times.len() / 2].as_secs_f64() * 1e3, "max_ms": times[times.len() - 1].as_secs_f64() * 1e3 })
     };
-    Ok(json!({ "in_prefill": summary(prefill), "in_decode": summary(decode), "seventeen_one_of_them_queued": summary(queued) }))
+    Ok(
+        json!({ "in_prefill": summary(prefill), "in_decode": summary(decode), "seventeen_one_of_them_queued": summary(queued) }),
+    )
 }
 
 async fn until_idle(model: &AsyncModel, cancel: impl FnOnce()) -> Duration {

@@ -102,11 +102,16 @@ pub struct ModelOptions {
     /// Default 4096.
     pub max_queue: usize,
     /// Time from submission to the last token, for requests that set none of
-    /// their own; `None` is no limit. Default 30 s.
+    /// their own; `None` or zero is no limit. Default 30 s.
     pub timeout: Option<Duration>,
     /// Most tokens evaluated in one decode step; at least `max_concurrent`, at
     /// most 8192. Prefill is cut into chunks of at most this. Default 512.
     pub batch_size: usize,
+    /// Tokens that the KV cache holds over all requests; at least
+    /// `context_size`. `None` (the default) is room for `max_concurrent` full
+    /// requests. With less, a request may have to wait for others to end, or
+    /// give up its memory and compute it again; none fails by it.
+    pub cache_size: Option<usize>,
     /// Number type of the K half of the KV cache. Default `F16`.
     pub kv_type_k: KvType,
     /// Number type of the V half of the KV cache. `Q8_0` needs flash
@@ -132,6 +137,7 @@ impl Default for ModelOptions {
             max_queue: 4096,
             timeout: Some(Duration::from_secs(30)),
             batch_size: 512,
+            cache_size: None,
             kv_type_k: KvType::F16,
             kv_type_v: KvType::F16,
             use_mmap: true,
@@ -153,6 +159,7 @@ impl fmt::Debug for ModelOptions {
             .field("max_queue", &self.max_queue)
             .field("timeout", &self.timeout)
             .field("batch_size", &self.batch_size)
+            .field("cache_size", &self.cache_size)
             .field("kv_type_k", &self.kv_type_k)
             .field("kv_type_v", &self.kv_type_v)
             .field("use_mmap", &self.use_mmap)
@@ -174,13 +181,18 @@ impl ModelOptions {
         in_range("max_concurrent", self.max_concurrent, 1, MAX_SEQUENCES)?;
         in_range("max_queue", self.max_queue, 1, usize::MAX)?;
         in_range("batch_size", self.batch_size, self.max_concurrent.max(16), 8192)?;
-        if self.timeout == Some(Duration::ZERO) {
-            return Err(E::invalid("timeout", "0s", "use None for no limit"));
+        if let Some(cache_size) = self.cache_size {
+            in_range("cache_size", cache_size, self.context_size, MAX_CONTEXT_SIZE * MAX_SEQUENCES)?;
         }
         if self.kv_type_v == KvType::Q8_0 && self.flash_attention == Some(false) {
             return Err(E::invalid("kv_type_v", "q8_0", "a quantized V cache needs flash_attention"));
         }
         Ok(())
+    }
+
+    /// Tokens that the KV cache holds over all requests.
+    pub(crate) fn effective_cache_size(&self) -> usize {
+        self.cache_size.unwrap_or(self.context_size * self.max_concurrent)
     }
 
     /// The threads that decode: no more than the process may use, since one
@@ -304,7 +316,7 @@ mod tests {
         refused(ModelOptions { max_concurrent: 257, ..d() }, "max_concurrent");
         refused(ModelOptions { max_queue: 0, ..d() }, "max_queue");
         refused(ModelOptions { batch_size: 3, ..d() }, "batch_size");
-        refused(ModelOptions { timeout: Some(Duration::ZERO), ..d() }, "timeout");
+        refused(ModelOptions { cache_size: Some(2047), ..d() }, "cache_size");
         let quantized = ModelOptions { kv_type_v: KvType::Q8_0, flash_attention: Some(false), ..d() };
         refused(quantized, "kv_type_v");
     }

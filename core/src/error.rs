@@ -223,11 +223,7 @@ impl MullamaError {
     }
 
     pub(crate) fn invalid(field: &str, value: impl ToString, reason: impl Into<String>) -> Self {
-        Self::InvalidInput {
-            field: field.to_owned(),
-            value: value.to_string(),
-            reason: reason.into(),
-        }
+        Self::InvalidInput { field: field.to_owned(), value: value.to_string(), reason: reason.into() }
     }
 
     pub(crate) fn model_closed() -> Self {

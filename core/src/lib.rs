@@ -38,6 +38,8 @@ mod info;
 mod llama;
 mod model;
 mod process;
+#[doc(hidden)]
+pub mod reference;
 mod stream_config;
 
 #[cfg(feature = "async")]

@@ -22,7 +22,8 @@ pub(crate) fn claim() -> Result<(), MullamaError> {
 pub(crate) fn check() -> Result<(), MullamaError> {
     if is_forked_child() {
         return Err(MullamaError::Unsupported(
-            "mullama was used in this process's parent before it forked; start a new process (spawn) instead".to_owned(),
+            "mullama was used in this process's parent before it forked; start a new process (spawn) instead"
+                .to_owned(),
         ));
     }
     Ok(())

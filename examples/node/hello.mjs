@@ -8,7 +8,7 @@ const model = await Model.load(path, { timeoutMs: 0 }) // no time limit
 // The chat format (ChatML) of SmolLM2-Instruct and many other models.
 const prompt = `<|im_start|>user\n${question}<|im_end|>\n<|im_start|>assistant\n`
 
-for await (const token of model.generateStream(prompt, { maxTokens: 100, temperature: 0 })) {
+for await (const token of model.generateStream(prompt, { maxTokens: 60, temperature: 0 })) {
   process.stdout.write(token.text)
 }
 console.log()

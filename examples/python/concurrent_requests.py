@@ -19,7 +19,7 @@ QUESTIONS = [
 
 
 async def main(path: str) -> None:
-    async with await mullama.Model.load(path, max_concurrent=len(QUESTIONS)) as model:
+    async with await mullama.Model.load(path, max_concurrent=len(QUESTIONS), timeout_ms=0) as model:
         start = time.perf_counter()
         answers = await asyncio.gather(
             *(model.generate_with(CHAT.format(question), max_tokens=60, stop=["\n"]) for question in QUESTIONS)

@@ -6,10 +6,9 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync }
 import { homedir, tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { Model, MullamaError } from 'mullama'
-import { MODEL, ROOT } from './support.mjs'
+import { MODEL, ROOT, until } from './support.mjs'
 
 const CASES = join(ROOT, 'tests/conformance/cases')
 const folder = mkdtempSync(join(tmpdir(), 'mullama-conformance-'))
@@ -135,7 +134,7 @@ async function readStream(model, given) {
     throw error
   }
   // Iteration ends at once when it is cancelled; the native work within a step.
-  while (stream.finishReason === null) await sleep(1)
+  await until(() => stream.finishReason !== null, 'the stream has a reason')
   const { finishReason, stopString, usage, seed } = stream
   return { items, text: text(), tokens: items.map((item) => item.tokenId), finishReason, stopString, usage, seed }
 }

@@ -77,9 +77,10 @@ test('a panic becomes an internal error on either side of the runtime', async ()
 })
 
 test('a foreign error becomes internal and keeps its cause', () => {
-  const cause = new Error('out of the blue')
-  const error = typed(fromNative(cause), 'internal')
-  assert.equal(error.cause, cause)
+  for (const cause of [new Error('out of the blue'), new Error('{"a":1}'), new Error('null'), 'text', null]) {
+    const error = typed(fromNative(cause), 'internal')
+    assert.equal(error.cause, cause)
+  }
 })
 
 test('files that are no model are refused by kind', async () => {

@@ -2,6 +2,7 @@
 // What the answers are is covered by the conformance cases.
 
 import assert from 'node:assert/strict'
+import { readFileSync, readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { after, before, test } from 'node:test'
 import { inspect } from 'node:util'
@@ -133,6 +134,15 @@ test('concurrent calls all get their own answer', async () => {
     tokens.map(([token]) => model.generateWith('I like', { maxTokens: 20, logitBias: { [token]: 1000 } })),
   )
   for (const [i, answer] of answers.entries()) assert.deepEqual(answer.tokens, Array(20).fill(tokens[i][0]))
+})
+
+test('promises run on the one runtime of mullama', { skip: process.platform !== 'linux' }, async () => {
+  const native = createRequire(import.meta.url)('../../bindings/node/lib/native.js')
+  const name = await native.workerName()
+  assert.match(name, /^mullama-/)
+  const threads = readdirSync('/proc/self/task').map((id) => readFileSync(`/proc/self/task/${id}/comm`, 'utf8').trim())
+  assert.ok(threads.includes(name))
+  assert.ok(!threads.some((thread) => /tokio|napi/.test(thread)), threads.join())
 })
 
 test('two models work side by side', async () => {

@@ -64,7 +64,7 @@ export function run(code, flags = [], prelude = IMPORT) {
 export function runNode(args) {
   return new Promise((resolve) => {
     // The time limit ends a child that hangs, and so fails the test.
-    const options = { cwd: ROOT, timeout: 60_000, killSignal: 'SIGKILL' }
+    const options = { cwd: ROOT, timeout: 180_000, killSignal: 'SIGKILL' }
     const child = execFile(process.execPath, args, options, (_, stdout, stderr) => {
       resolve({ code: child.exitCode, signal: child.signalCode, stdout, stderr })
     })

@@ -3,6 +3,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -323,7 +324,7 @@ def operator_mismatch(name: str, expected: Any, actual: Any) -> str | None:
             holds = isinstance(actual, TYPES[expected]) and (expected == "boolean" or not isinstance(actual, bool))
         case "$falling":
             keys = [item[expected] for item in actual]
-            holds = all(a >= b for a, b in zip(keys, keys[1:], strict=False))
+            holds = all(a >= b for a, b in itertools.pairwise(keys))
         case _:
             raise ValueError(f"unknown operator {name}")
     return None if holds else f": expected {name} {expected!r}, got {actual!r}"

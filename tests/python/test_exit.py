@@ -197,6 +197,7 @@ def test_a_script_in_development_mode_warns_of_nothing(model_path: str) -> None:
         ASYNC
         + """
 async def main():
+    asyncio.get_running_loop().slow_callback_duration = 60  # a busy machine
     async with await load() as model:
         await model.generate("Once", 3)
         async for _ in model.generate_stream("Once", 50):

@@ -26,6 +26,9 @@ function fromNative(error) {
   try {
     payload = JSON.parse(error.message)
   } catch {
+    // Not ours; handled below.
+  }
+  if (typeof payload?.code !== 'string') {
     const reason = error?.message ?? String(error)
     return new MullamaError('internal', `internal error: ${reason}`, { cause: error })
   }

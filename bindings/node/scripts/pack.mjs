@@ -52,7 +52,9 @@ function stagePlatform(binary) {
 
 /** The package itself: nothing to build, its platforms optional. */
 function stageMain(platforms) {
-  const { devDependencies, scripts, napi, ...published } = manifest
+  // The checkout's own manifest is private: published as it is, it would lack
+  // the platforms.
+  const { private: _, devDependencies, scripts, napi, ...published } = manifest
   const optionalDependencies = Object.fromEntries(platforms.map((platform) => [platform, version]))
   const folder = stage('main', { ...published, optionalDependencies })
   for (const pattern of files.filter((pattern) => pattern.startsWith('bindings/'))) {

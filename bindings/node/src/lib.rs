@@ -8,6 +8,7 @@
 //! Absent on purpose: option defaults and ranges (the core's), `AbortSignal`
 //! and iteration (a few lines of JavaScript do both better), and `unsafe`.
 
+#![deny(unsafe_code)]
 // The macros of napi want public items; nothing here is a Rust API.
 #![allow(unreachable_pub)]
 

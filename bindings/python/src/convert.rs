@@ -68,8 +68,7 @@ impl ToPython for TokenData {
     fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (reason, stop_string) = reason(self.finish_reason);
         let top = self.top_logprobs.to_python(py)?;
-        let fields =
-            (self.text, self.token_id, self.index, self.logprob, top, self.is_final, reason, stop_string);
+        let fields = (self.text, self.token_id, self.index, self.logprob, top, self.is_final, reason, stop_string);
         instance!(py, "TokenData", fields)
     }
 }
@@ -83,12 +82,8 @@ impl ToPython for Usage {
 impl ToPython for Timings {
     fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let seconds = Duration::as_secs_f64;
-        let fields = (
-            seconds(&self.queued),
-            seconds(&self.prefill),
-            seconds(&self.decode),
-            seconds(&self.time_to_first_token),
-        );
+        let fields =
+            (seconds(&self.queued), seconds(&self.prefill), seconds(&self.decode), seconds(&self.time_to_first_token));
         instance!(py, "Timings", fields)
     }
 }
@@ -149,12 +144,8 @@ impl ToPython for EngineMetrics {
             self.steps,
         );
         let counts = counts.into_pyobject(py)?;
-        let rest = (
-            self.step_time.to_python(py)?,
-            self.time_to_first_token.to_python(py)?,
-            self.threads,
-            self.cache_bytes,
-        );
+        let rest =
+            (self.step_time.to_python(py)?, self.time_to_first_token.to_python(py)?, self.threads, self.cache_bytes);
         let fields = counts.as_sequence().concat(rest.into_pyobject(py)?.as_sequence())?.to_tuple()?;
         instance!(py, "EngineMetrics", fields)
     }

@@ -36,16 +36,19 @@ impl Gate {
         Self { state: Mutex::new(State { inside: 0, closed_by: None }), left: Condvar::new() }
     }
 
+    /// Whether the thread may still pass.
+    pub(crate) fn is_open_to(&self, thread: ThreadId) -> bool {
+        self.lock().is_open_to(thread)
+    }
+
     /// `None` when the gate is closed: the thread must not ask for the GIL.
     pub(crate) fn try_pass(&self) -> Option<Ticket<'_>> {
         let mut state = self.lock();
-        match state.closed_by {
-            Some(closer) if closer != thread::current().id() => None,
-            _ => {
-                state.inside += 1;
-                Some(Ticket(self))
-            }
+        if !state.is_open_to(thread::current().id()) {
+            return None;
         }
+        state.inside += 1;
+        Some(Ticket(self))
     }
 
     /// Like `try_pass`, for a Python thread that has released the GIL: there
@@ -72,6 +75,12 @@ impl Gate {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_open_to(&self, thread: ThreadId) -> bool {
+        self.closed_by.is_none_or(|closer| closer == thread)
     }
 }
 

@@ -19,6 +19,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread::{self, ThreadId},
 };
 
 #[cfg(unix)]
@@ -29,6 +30,8 @@ use std::{
 
 /// Messages on their way to a loop.
 pub(crate) struct Letters {
+    /// The loop's thread.
+    thread: ThreadId,
     queue: Mutex<Vec<(u64, Message)>>,
     /// Whether the loop was woken and has not looked since. It keeps a burst
     /// of messages to one wake, and at most one byte in the socket.
@@ -45,6 +48,11 @@ enum Bell {
 
 impl Letters {
     pub(crate) fn post(&self, key: u64, message: Message) {
+        // A loop in a daemon thread must not hear at exit that its models were
+        // closed: it would print that.
+        if !gate::EXIT.is_open_to(self.thread) {
+            return;
+        }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         match (queue.last_mut(), &message) {
             // Only the newest progress is of interest.
@@ -97,8 +105,12 @@ struct Receiver {
 impl Mailbox {
     #[new]
     fn new() -> Self {
-        let letters =
-            Letters { queue: Mutex::default(), rung: AtomicBool::new(false), bell: OnceLock::new() };
+        let letters = Letters {
+            thread: thread::current().id(),
+            queue: Mutex::default(),
+            rung: AtomicBool::new(false),
+            bell: OnceLock::new(),
+        };
         Self(Owned::new(Receiver {
             letters: Arc::new(letters),
             next_key: AtomicU64::new(0),

@@ -9,7 +9,7 @@ use crate::{
     sink::{Message, Sink},
     stream::TokenStream,
 };
-use mullama::{AsyncModel, MullamaError, ModelOptions};
+use mullama::{AsyncModel, ModelOptions, MullamaError};
 use pyo3::{prelude::*, types::PyDict};
 use std::{path::PathBuf, sync::Arc};
 
@@ -31,7 +31,11 @@ pub(crate) fn load(path: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>, progres
     Ok(Operation::with_sink(move |sink| load_with(path, options, progress.then_some(sink))))
 }
 
-async fn load_with(path: PathBuf, mut options: ModelOptions, progress: Option<Sink>) -> Result<AsyncModel, MullamaError> {
+async fn load_with(
+    path: PathBuf,
+    mut options: ModelOptions,
+    progress: Option<Sink>,
+) -> Result<AsyncModel, MullamaError> {
     options.progress = progress.map(|sink| {
         Arc::new(move |share| {
             sink.send(Message::Progress(share));
@@ -39,6 +43,16 @@ async fn load_with(path: PathBuf, mut options: ModelOptions, progress: Option<Si
         }) as _
     });
     AsyncModel::load_with(path, options).await
+}
+
+/// Work that is done on the thread that asks for it, which must be neither
+/// the event loop's nor the runtime's only worker.
+fn blocking<T: ToPython + Send + 'static>(
+    work: impl FnOnce() -> Result<T, MullamaError> + Send + 'static,
+) -> Operation {
+    Operation::new(async move {
+        runtime()?.spawn_blocking(work).await.map_err(|error| MullamaError::Internal(error.to_string()))?
+    })
 }
 
 #[pymethods]
@@ -66,20 +80,23 @@ impl Model {
         Ok(TokenStream::new(model, prompt, config))
     }
 
-    fn tokenize(&self, text: &Bound<'_, PyAny>, add_bos: &Bound<'_, PyAny>) -> PyResult<Operation> {
+    fn tokenize(
+        &self,
+        text: &Bound<'_, PyAny>,
+        add_bos: &Bound<'_, PyAny>,
+        parse_special: &Bound<'_, PyAny>,
+    ) -> PyResult<Operation> {
         let model = self.model(text.py())?;
         let text = options::text("text", text)?;
         let add_bos = options::boolean("add_bos", add_bos)?;
-        Ok(Operation::new(async move { model.tokenize_async(&text, add_bos).await }))
+        let parse_special = options::boolean("parse_special", parse_special)?;
+        Ok(blocking(move || model.tokenize(&text, add_bos, parse_special)))
     }
 
     fn detokenize(&self, tokens: &Bound<'_, PyAny>) -> PyResult<Operation> {
         let model = self.model(tokens.py())?;
         let tokens = options::token_ids(tokens)?;
-        Ok(Operation::new(async move {
-            let work = runtime()?.spawn_blocking(move || model.detokenize(&tokens));
-            work.await.map_err(|error| MullamaError::Internal(error.to_string()))?
-        }))
+        Ok(blocking(move || model.detokenize(&tokens)))
     }
 
     fn info(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {

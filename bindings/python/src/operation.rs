@@ -3,11 +3,11 @@
 //! everything else.
 
 use crate::{
+    convert::ToPython,
     errors, gate,
+    mailbox::Mailbox,
     owned::Owned,
     runtime,
-    convert::ToPython,
-    mailbox::Mailbox,
     sink::{Message, Outcome, Reply, Sink},
 };
 use mullama::MullamaError;

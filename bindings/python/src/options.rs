@@ -165,7 +165,11 @@ fn float(field: &str, value: &Bound<'_, PyAny>) -> PyResult<f32> {
     let Ok(wide) = value.extract::<f64>() else { return refused("use a number") };
     #[expect(clippy::cast_possible_truncation, reason = "checked in the next line")]
     let narrow = wide as f32;
-    if wide.is_finite() && narrow.is_infinite() { refused("use a smaller number") } else { Ok(narrow) }
+    if wide.is_finite() && narrow.is_infinite() {
+        refused("use a smaller number")
+    } else {
+        Ok(narrow)
+    }
 }
 
 /// One option that the caller gave.

@@ -6,6 +6,7 @@
 //! and tested without threads; [`inbox`] and [`ticket`] are the ways in and
 //! out.
 
+mod cpu_load;
 mod hold_back;
 mod inbox;
 mod latch;
@@ -16,6 +17,7 @@ mod sampler;
 mod scheduler;
 mod selection;
 mod sequence;
+mod threads;
 mod ticket;
 mod worker;
 
@@ -23,10 +25,11 @@ pub use registry::close_all;
 pub(crate) use ticket::{Batch, Ticket};
 
 use crate::{
-    EngineMetrics, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId,
-    llama::{Context, ContextParams, LoadParams, Model},
+    EngineMetrics, FinishReason, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId,
+    llama::{self, Context, ContextParams, LoadParams, Model},
     process,
 };
+use cpu_load::Waits;
 use inbox::Inbox;
 use latch::Latch;
 use metrics::Metrics;
@@ -35,7 +38,7 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
     time::Instant,
 };
 use worker::{Limits, Worker};
@@ -80,6 +83,8 @@ impl Loading {
     pub(crate) fn start(path: &Path, options: ModelOptions) -> Result<Self, MullamaError> {
         options.validate()?;
         process::claim()?;
+        llama::ensure_started()?;
+        registry::close_at_exit();
         let shared = Arc::new(Shared {
             inbox: Arc::new(Inbox::new(options.max_queue)),
             metrics: Metrics::default(),
@@ -96,7 +101,10 @@ impl Loading {
                 thread_shared.stopped.set(());
                 drop(entry);
             })
-            .map_err(|error| MullamaError::Io { kind: error.kind(), message: format!("could not start a thread: {error}") })?;
+            .map_err(|error| MullamaError::Io {
+                kind: error.kind(),
+                message: format!("could not start a thread: {error}"),
+            })?;
         Ok(Self { shared: Some(shared) })
     }
 
@@ -173,15 +181,22 @@ impl Engine {
         if tokens.len() > limit {
             return Err(MullamaError::PromptTooLong { tokens: tokens.len(), limit });
         }
-        let timeout = config.timeout.or(self.shared.options.timeout);
+        let timeout = config.timeout.or(self.shared.options.timeout).filter(|timeout| !timeout.is_zero());
         // A deadline past what the clock can tell is none.
         let deadline = timeout.and_then(|timeout| submitted.checked_add(timeout));
         let timeout_ms = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
         let seed = config.seed.unwrap_or_else(|| rand::random::<u64>() % SEED_LIMIT);
         let buffer_size = stream.then_some(config.buffer_size);
         let ticket = Ticket::new(self.shared.inbox.clone(), deadline, timeout_ms, buffer_size, seed);
+        let n_wanted = config.max_tokens;
         let request = Request::new(ticket.clone(), tokens, config, seed);
-        self.shared.inbox.submit(request)?;
+        if n_wanted == 0 {
+            // Nothing is to be computed. Nobody waits for the ticket yet.
+            self.shared.metrics.completed.fetch_add(1, Ordering::Relaxed);
+            drop(request.finish(FinishReason::Length));
+        } else {
+            self.shared.inbox.submit(request)?;
+        }
         Ok(ticket)
     }
 
@@ -214,10 +229,9 @@ impl Drop for Engine {
 /// The body of the engine's thread. A panic ends this engine alone.
 fn run(path: &Path, shared: &Arc<Shared>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| match load(path, shared) {
-        Ok((context, limits)) => {
-            shared.metrics.threads.store(shared.options.effective_threads(), std::sync::atomic::Ordering::Relaxed);
+        Ok((context, waits, limits)) => {
             let model = Arc::downgrade(context.model());
-            let worker = Worker::new(shared.clone(), context, limits);
+            let worker = Worker::new(shared.clone(), context, waits, limits);
             shared.loaded.set(Ok(model));
             worker.run();
         }
@@ -231,7 +245,7 @@ fn run(path: &Path, shared: &Arc<Shared>) {
     }
 }
 
-fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Limits), MullamaError> {
+fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Waits, Limits), MullamaError> {
     let options = &shared.options;
     let mut progress = |share: f32| {
         let go_on = options.progress.as_ref().is_none_or(|progress| progress(share));
@@ -244,13 +258,16 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Limits), MullamaE
     }
     let params = LoadParams { gpu_layers: options.gpu_layers, use_mmap: options.use_mmap, progress: &mut progress };
     let model = Arc::new(Model::load(path, params)?);
+    let n_ctx = options.effective_cache_size();
     let limits = Limits {
         context_size: options.context_size,
         max_concurrent: options.max_concurrent,
         batch_size: options.batch_size,
+        cache_size: n_ctx,
+        threads: options.effective_threads(),
     };
-    let n_ctx = options.context_size * options.max_concurrent;
     check_memory(n_ctx as u64 * kv_bytes_per_token(&model, options), options)?;
+    let threads_before = cpu_load::thread_ids();
     let context = Context::new(
         model,
         &ContextParams {
@@ -263,10 +280,11 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Limits), MullamaE
             type_v: options.kv_type_v,
         },
     )?;
+    registry::close_at_exit();
     if !progress(1.0) {
         return Err(MullamaError::Cancelled);
     }
-    Ok((context, limits))
+    Ok((context, Waits::of_threads_since(&threads_before), limits))
 }
 
 /// The tokens of a prompt. Special tokens in it are parsed, since chat prompts
@@ -300,9 +318,8 @@ fn check_memory(needed: u64, options: &ModelOptions) -> Result<(), MullamaError>
     if free > 0 && needed > free {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         return Err(MullamaError::OutOfMemory(format!(
-            "the KV cache for {} requests of {} tokens needs {} MiB, {} MiB are free; lower max_concurrent or context_size",
-            options.max_concurrent,
-            options.context_size,
+            "a KV cache of {} tokens needs {} MiB, {} MiB are free; lower cache_size, max_concurrent or context_size",
+            options.effective_cache_size(),
             mib(needed),
             mib(free),
         )));

@@ -27,9 +27,14 @@ static ENDED: Condvar = Condvar::new();
 /// the entry out.
 pub(super) struct Entry(u64);
 
+/// Has all engines closed at exit. Called when llama.cpp was started and after
+/// each load, both of which make static objects of its own.
+pub(super) fn close_at_exit() {
+    at_exit(close_all);
+}
+
 /// Enters an engine whose thread is about to run.
 pub(super) fn enter(engine: Weak<Shared>) -> Entry {
-    at_exit(close_all);
     let mut state = lock();
     let id = state.next_id;
     state.next_id += 1;

@@ -155,7 +155,11 @@ impl Sampler {
             }
             for (token, count) in counts {
                 if let Some(logit) = self.adjusted.get_mut(token as usize) {
-                    *logit = if *logit > 0.0 { *logit / self.repeat_penalty } else { *logit * self.repeat_penalty };
+                    *logit = if *logit > 0.0 {
+                        *logit / self.repeat_penalty
+                    } else {
+                        *logit * self.repeat_penalty
+                    };
                     *logit -= count * self.frequency_penalty + self.presence_penalty;
                 }
             }

@@ -1,9 +1,9 @@
 //! Which rows the next step evaluates. Pure: no FFI, no clock, no channels.
 //!
 //! Decodes come first, all of them; then prefill under a budget of rows that
-//! keeps a step near its target time. Half of the budget goes to the oldest
-//! prompt, so that a long one always moves; the rest to the shortest, so that
-//! a short prompt never waits behind a long one.
+//! keeps a step near its target time. Short prompts go before long ones, so
+//! that none waits behind a long one; the oldest long prompt gets a share of
+//! every step, so that it always moves.
 
 use std::time::Duration;
 
@@ -14,6 +14,11 @@ const TARGET_STEP: Duration = Duration::from_millis(80);
 /// Fewest prefill rows of a step, whatever the clock says: a budget of nothing
 /// would starve prompts on a machine that is slow for a moment.
 const MIN_PREFILL: usize = 16;
+
+/// Prompts (or their rests) of at most this many tokens are never split. A
+/// split costs a step of its own, and the matrix kernels reach their full
+/// speed at about so many rows.
+const WHOLE: usize = 64;
 
 /// Weight of the newest step in the running mean of the cost of a row.
 const NEWEST: f64 = 0.3;
@@ -43,20 +48,30 @@ pub(crate) fn plan(candidates: &[Candidate], prefill_budget: usize, capacity: us
             prompts.push(index);
         }
     }
-    let mut budget = prefill_budget.min(free);
-    let mut give = |index: usize, most: usize, budget: &mut usize| {
-        let n = (candidates[index].n_pending - rows[index]).min(most).min(*budget);
-        rows[index] += n;
-        *budget -= n;
-    };
-    if let Some(&oldest) = prompts.first() {
-        let half = budget.div_ceil(2);
-        give(oldest, half, &mut budget);
-        // Stable: among equally short ones the older goes first.
-        prompts.sort_by_key(|&index| candidates[index].n_pending);
-        for index in prompts {
-            give(index, usize::MAX, &mut budget);
+    let budget = prefill_budget.min(free);
+    let mut given = 0;
+    let (mut short, long): (Vec<usize>, Vec<usize>) =
+        prompts.into_iter().partition(|&index| candidates[index].n_pending <= WHOLE);
+    // Stable: among equally short ones the older goes first.
+    short.sort_by_key(|&index| candidates[index].n_pending);
+    for index in short {
+        let n = candidates[index].n_pending;
+        if given + n <= budget || (given == 0 && n <= free) {
+            rows[index] = n;
+            given += n;
         }
+    }
+    let Some(&oldest) = long.first() else { return rows };
+    let left = budget.saturating_sub(given);
+    let share = left.div_ceil(2).max(budget / 4).min(free - given).min(candidates[oldest].n_pending);
+    rows[oldest] = share;
+    let mut left = left.saturating_sub(share);
+    let mut by_length = long;
+    by_length.sort_by_key(|&index| candidates[index].n_pending);
+    for index in by_length {
+        let n = (candidates[index].n_pending - rows[index]).min(left);
+        rows[index] += n;
+        left -= n;
     }
     rows
 }
@@ -116,20 +131,31 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_prompt_always_moves() {
+    fn the_oldest_long_prompt_always_moves() {
         assert_eq!(plan(&pending(&[2000, 100, 100]), 64, 512), [32, 32, 0]);
+        assert_eq!(plan(&pending(&[2000, 60, 60]), 64, 512), [16, 60, 0]);
     }
 
     #[test]
     fn equal_prompts_are_served_by_age() {
-        assert_eq!(plan(&pending(&[40, 40, 40]), 64, 512), [40, 24, 0]);
+        assert_eq!(plan(&pending(&[90, 90, 90]), 128, 512), [90, 38, 0]);
+        assert_eq!(plan(&pending(&[30, 30, 30]), 64, 512), [30, 30, 0]);
+    }
+
+    #[test]
+    fn a_short_prompt_is_never_split() {
+        assert_eq!(plan(&pending(&[40, 40, 40]), 64, 512), [40, 0, 0]);
+        assert_eq!(plan(&pending(&[64]), 16, 512), [64]);
     }
 
     #[test]
     fn the_capacity_of_a_batch_is_never_passed() {
-        let rows = plan(&pending(&[1, 1, 1, 30, 30]), 64, 16);
-        assert_eq!(rows.iter().sum::<usize>(), 16);
-        assert_eq!(rows[..3], [1, 1, 1]);
+        for capacity in [16, 40, 100] {
+            let rows = plan(&pending(&[1, 1, 1, 12, 30, 500, 500]), 64, capacity);
+            assert!(rows.iter().sum::<usize>() <= capacity, "{rows:?} of {capacity}");
+            assert_eq!(rows[..3], [1, 1, 1]);
+            assert!(rows[3..].iter().any(|&n| n > 0), "{rows:?} of {capacity}");
+        }
     }
 
     #[test]

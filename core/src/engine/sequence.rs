@@ -78,6 +78,11 @@ impl Sequence {
         self.tokens.len() - self.n_past
     }
 
+    /// Tokens of prompt and answer so far.
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
     pub(super) fn n_past(&self) -> usize {
         self.n_past
     }
@@ -113,7 +118,13 @@ impl Sequence {
     ///
     /// # Errors
     /// `Generation` when no token can be drawn; the sequence is over then.
-    pub(super) fn advance(&mut self, model: &Model, logits: &[f32], limit: usize, now: Instant) -> Result<Advance, MullamaError> {
+    pub(super) fn advance(
+        &mut self,
+        model: &Model,
+        logits: &[f32],
+        limit: usize,
+        now: Instant,
+    ) -> Result<Advance, MullamaError> {
         let token = self.sampler.sample(logits, &self.tokens)?;
         let logprobs = match self.n_logprobs {
             Some(n) => Some(self.describe(model, sampler::logprobs(logits, token, n), token)?),
@@ -221,9 +232,7 @@ impl Sequence {
         let top = found
             .top
             .into_iter()
-            .map(|(token_id, logprob)| {
-                Ok(TokenLogprob { token_id, text: model.detokenize(&[token_id])?, logprob })
-            })
+            .map(|(token_id, logprob)| Ok(TokenLogprob { token_id, text: model.detokenize(&[token_id])?, logprob }))
             .collect::<Result<_, MullamaError>>()?;
         Ok(TokenLogprobs { token_id: token, logprob: found.chosen, top })
     }

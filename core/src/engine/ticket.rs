@@ -70,7 +70,13 @@ pub(crate) enum Batch {
 }
 
 impl Ticket {
-    pub(crate) fn new(inbox: Arc<Inbox>, deadline: Option<Instant>, timeout_ms: u64, buffer_size: Option<usize>, seed: u64) -> Arc<Self> {
+    pub(crate) fn new(
+        inbox: Arc<Inbox>,
+        deadline: Option<Instant>,
+        timeout_ms: u64,
+        buffer_size: Option<usize>,
+        seed: u64,
+    ) -> Arc<Self> {
         Arc::new(Self {
             inbox,
             deadline,

@@ -7,9 +7,11 @@
 
 use super::{
     Shared,
+    cpu_load::{Idle, Waits},
     request::Request,
     scheduler::{self, Candidate, StepCost},
     sequence::{InFlight, Sequence},
+    threads::Governor,
 };
 use crate::{
     FinishReason, MullamaError, TokenId,
@@ -21,7 +23,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Sizes that the worker keeps to.
@@ -33,6 +35,10 @@ pub(super) struct Limits {
     pub(super) max_concurrent: usize,
     /// Rows of one step.
     pub(super) batch_size: usize,
+    /// Tokens in the memory over all sequences.
+    pub(super) cache_size: usize,
+    /// Most threads of a step.
+    pub(super) threads: usize,
 }
 
 /// See the module.
@@ -53,6 +59,10 @@ pub(super) struct Worker {
     memory_is_full: bool,
     next_age: u64,
     cost: StepCost,
+    /// How many threads a step uses, and what that is decided by.
+    governor: Governor,
+    waits: Waits,
+    idle: Idle,
     eog: Vec<TokenId>,
     in_flight: Rc<RefCell<InFlight>>,
     /// Readers to wake at the end of the step, all at once.
@@ -60,7 +70,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, mut context: Context, limits: Limits) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, mut context: Context, waits: Waits, limits: Limits) -> Self {
         let in_flight: Rc<RefCell<InFlight>> = Rc::default();
         let check = {
             let (in_flight, shared) = (in_flight.clone(), shared.clone());
@@ -70,6 +80,7 @@ impl Worker {
             }
         };
         context.set_abort_check(check);
+        shared.metrics.threads.store(limits.threads, Relaxed);
         Self {
             eog: context.model().eog_tokens(),
             batch: Batch::new(limits.batch_size),
@@ -82,6 +93,9 @@ impl Worker {
             memory_is_full: false,
             next_age: 0,
             cost: StepCost::new(),
+            governor: Governor::new(limits.threads),
+            waits,
+            idle: Idle::new(),
             in_flight,
             wakers: Vec::new(),
         }
@@ -110,7 +124,8 @@ impl Worker {
 
     /// Ends everything that was cancelled or is past its deadline.
     fn drop_what_is_over(&mut self, now: Instant) {
-        let (over, waiting) = std::mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|r| r.ticket.is_over(now));
+        let (over, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|r| r.ticket.is_over(now));
         self.waiting = waiting.into();
         for request in over {
             self.shared.inbox.left_queue();
@@ -146,14 +161,22 @@ impl Worker {
         self.wakers.extend(waker);
     }
 
-    /// Gives free sequence ids to those who wait; the preempted go first.
+    /// Gives free sequence ids to those who wait, as far as their tokens have
+    /// room; the preempted go first, and nobody overtakes.
     fn admit(&mut self) {
         while !self.memory_is_full && self.active.len() < self.limits.max_concurrent {
             let seq_id = self.free_seq_id();
-            let sequence = if let Some(mut sequence) = self.preempted.pop_front() {
+            let taken: usize = self.active.iter().map(Sequence::len).sum();
+            let has_room = |len: usize| self.active.is_empty() || taken + len < self.limits.cache_size;
+            let sequence = if let Some(first) = self.preempted.front() {
+                if !has_room(first.len()) {
+                    break;
+                }
+                let Some(mut sequence) = self.preempted.pop_front() else { break };
                 sequence.seq_id = seq_id;
                 sequence
-            } else if let Some(request) = self.waiting.pop_front() {
+            } else if self.waiting.front().is_some_and(|request| has_room(request.prompt.len())) {
+                let Some(request) = self.waiting.pop_front() else { break };
                 self.shared.inbox.left_queue();
                 self.next_age += 1;
                 Sequence::new(request, seq_id, self.next_age, &self.eog, Instant::now())
@@ -162,7 +185,7 @@ impl Worker {
             };
             self.active.push(sequence);
         }
-        self.shared.metrics.active.store(self.active.len() + self.preempted.len(), Relaxed);
+        self.note_load();
     }
 
     /// The lowest id that no active sequence has.
@@ -207,6 +230,7 @@ impl Worker {
                 }
             }
         }
+        self.waits.read();
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
         // Without this the tickets of ended requests would live until the
@@ -216,6 +240,7 @@ impl Worker {
             Ok(()) => {
                 let elapsed = started.elapsed();
                 self.cost.observe(n_prefill, self.batch.len(), elapsed);
+                self.govern_threads(elapsed);
                 self.shared.metrics.steps.fetch_add(1, Relaxed);
                 self.shared.metrics.step_time.observe(elapsed);
                 self.take_results(rows, &outputs);
@@ -223,6 +248,27 @@ impl Worker {
             Err(DecodeError::NoCells) => self.make_room(),
             Err(DecodeError::Aborted) => self.resync(rows),
             Err(DecodeError::Failed(error)) => self.fail_step(rows, &error),
+        }
+    }
+
+    /// Uses fewer threads when they are kept waiting, more when there are
+    /// processors for them.
+    fn govern_threads(&mut self, elapsed: Duration) {
+        if self.limits.threads == 1 {
+            return;
+        }
+        let before = self.governor.threads();
+        self.governor.observe_step(elapsed, self.waits.read());
+        if !self.governor.wants_more() {
+            self.idle.reset();
+        } else if let Some(processors) = self.idle.poll(Instant::now()) {
+            self.governor.observe_idle(processors);
+        }
+        let now = self.governor.threads();
+        if now != before {
+            self.context.set_threads(now);
+            self.shared.metrics.threads.store(now, Relaxed);
+            tracing::debug!(threads = now, "decode threads changed");
         }
     }
 
@@ -269,6 +315,12 @@ impl Worker {
             };
             self.wakers.extend(waker);
         }
+        self.note_load();
+    }
+
+    /// Brings the metrics of what is active up to date.
+    fn note_load(&self) {
+        self.shared.metrics.active.store(self.active.len() + self.preempted.len(), Relaxed);
         let cached = self.active.iter().map(Sequence::n_past).sum();
         self.shared.metrics.cache_tokens.store(cached, Relaxed);
     }
@@ -278,8 +330,6 @@ impl Worker {
         let sequence = self.active.remove(index);
         self.context.clear_sequence(sequence.seq_id);
         self.memory_is_full = false;
-        let active = self.active.len() + self.preempted.len();
-        self.shared.metrics.active.store(active, Relaxed);
         sequence
     }
 
@@ -345,4 +395,3 @@ impl Worker {
         self.wake_readers();
     }
 }
-

@@ -7,13 +7,20 @@ use std::{ffi::CStr, sync::Once};
 
 /// Starts llama.cpp if that has not happened yet. It is never stopped: other
 /// models of the process may use it at any time.
-pub(super) fn ensure_started() -> Result<(), MullamaError> {
+///
+/// # Errors
+/// `Unsupported` on a CPU that can't run it.
+pub(crate) fn ensure_started() -> Result<(), MullamaError> {
     static START: Once = Once::new();
     check_cpu()?;
     START.call_once(|| {
         logging::install();
         // SAFETY: called once; no other call of llama.cpp has been made.
         unsafe { sys::llama_backend_init() };
+        // Makes ggml's registry now, so that an exit handler that is
+        // registered after this runs before its destruction.
+        // SAFETY: takes no arguments.
+        unsafe { sys::ggml_backend_reg_count() };
     });
     Ok(())
 }

@@ -119,14 +119,7 @@ impl Context {
         // context; llama.cpp calls back only inside `decode`, which holds
         // `&mut self`.
         unsafe { sys::llama_set_abort_callback(context.as_ptr(), Some(on_abort_check), data.cast()) };
-        Ok(Self {
-            context,
-            _pool: pool,
-            abort,
-            n_batch: params.n_batch,
-            n_seq_max: params.n_seq_max,
-            model,
-        })
+        Ok(Self { context, _pool: pool, abort, n_batch: params.n_batch, n_seq_max: params.n_seq_max, model })
     }
 
     /// Replaces the check that can stop a decode. It must not block.
@@ -136,6 +129,13 @@ impl Context {
 
     pub(crate) fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// Uses `n` threads from the next decode on; at most those of the pool.
+    pub(crate) fn set_threads(&mut self, n: usize) {
+        let n = i32::try_from(n).unwrap_or(1).max(1);
+        // SAFETY: the context is live; ggml uses at most the pool's threads.
+        unsafe { sys::llama_set_n_threads(self.context.as_ptr(), n, n) };
     }
 
     /// Evaluates the rows of `batch`.
@@ -151,9 +151,8 @@ impl Context {
         let mut error = ErrorText::new();
         // SAFETY: the context is live and used by this thread alone; the rows
         // are within its limits (checked above) and outlive the call.
-        let status = unsafe {
-            shim::mullama_decode(self.context.as_ptr(), &raw const raw, error.as_mut_ptr(), error.size())
-        };
+        let status =
+            unsafe { shim::mullama_decode(self.context.as_ptr(), &raw const raw, error.as_mut_ptr(), error.size()) };
         match status {
             0 => Ok(()),
             1 => Err(DecodeError::NoCells),

@@ -1,15 +1,17 @@
 //! Runs a hook when the process exits, before the static objects of llama.cpp
 //! are destroyed.
 
-use std::{
-    panic::catch_unwind,
-    sync::{Once, OnceLock},
-};
+use std::{panic::catch_unwind, sync::OnceLock};
 
 static HOOK: OnceLock<fn()> = OnceLock::new();
 
-/// Registers the hook; only the first one counts. It may panic: the panic
+/// Has `hook` run at exit; only the first hook counts. It may panic: the panic
 /// stops here.
+///
+/// Called again whenever llama.cpp may have made new static objects: handlers
+/// run and objects are destroyed in one order, the newest first, so a handler
+/// runs before the destruction of what was there when it was registered. The
+/// hook runs once for each call, so it must bear that.
 pub(crate) fn at_exit(hook: fn()) {
     extern "C" fn run() {
         if let Some(hook) = HOOK.get() {
@@ -17,11 +19,8 @@ pub(crate) fn at_exit(hook: fn()) {
         }
     }
 
-    static REGISTER: Once = Once::new();
-    REGISTER.call_once(|| {
-        let _ = HOOK.set(hook);
-        // SAFETY: `run` never unwinds, and the C library drops the handlers of
-        // a shared library when it is unloaded.
-        unsafe { libc::atexit(run) };
-    });
+    HOOK.get_or_init(|| hook);
+    // SAFETY: `run` never unwinds, and the C library drops the handlers of a
+    // shared library when it is unloaded.
+    unsafe { libc::atexit(run) };
 }

@@ -19,7 +19,7 @@ mod model;
 mod shim;
 mod thread_pool;
 
-pub(crate) use backend::{check_cpu, system_info};
+pub(crate) use backend::{check_cpu, ensure_started, system_info};
 pub(crate) use batch::Batch;
 pub(crate) use context::{Context, ContextParams, DecodeError};
 pub(crate) use exit::at_exit;

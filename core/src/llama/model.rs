@@ -62,7 +62,11 @@ impl Model {
         // SAFETY: a pure function.
         let mut raw = unsafe { sys::llama_model_default_params() };
         raw.n_gpu_layers = params.gpu_layers;
-        raw.load_mode = if params.use_mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
+        raw.load_mode = if params.use_mmap {
+            sys::LLAMA_LOAD_MODE_MMAP
+        } else {
+            sys::LLAMA_LOAD_MODE_NONE
+        };
         raw.progress_callback = Some(on_progress);
         raw.progress_callback_user_data = (&raw mut progress).cast();
 
@@ -142,7 +146,12 @@ impl Model {
     /// Turns text into tokens. `add_bos` adds the special tokens that the
     /// model asks for; `parse_special` reads texts like `<|im_start|>` as the
     /// tokens they name.
-    pub(crate) fn tokenize(&self, text: &str, add_bos: bool, parse_special: bool) -> Result<Vec<TokenId>, MullamaError> {
+    pub(crate) fn tokenize(
+        &self,
+        text: &str,
+        add_bos: bool,
+        parse_special: bool,
+    ) -> Result<Vec<TokenId>, MullamaError> {
         let too_long = || MullamaError::Tokenization(format!("a text of {} bytes is too long", text.len()));
         let text_size = i32::try_from(text.len()).map_err(|_| too_long())?;
         // A guess that nearly always fits; the second round has the exact size.
@@ -190,7 +199,7 @@ impl Model {
     pub(crate) fn append_piece(&self, token: TokenId, special: bool, bytes: &mut Vec<u8>) -> Result<(), MullamaError> {
         if !self.contains(token) {
             let reason = format!("token ids go from 0 to {}", self.n_vocab() - 1);
-            return Err(MullamaError::invalid("token", token, reason));
+            return Err(MullamaError::invalid("tokens", token, reason));
         }
         let start = bytes.len();
         let mut room = 32_usize;
@@ -229,8 +238,7 @@ impl Model {
         for &token in tokens {
             self.append_piece(token, true, &mut bytes)?;
         }
-        Ok(String::from_utf8(bytes)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
     pub(super) fn as_ptr(&self) -> *mut sys::llama_model {

@@ -37,7 +37,10 @@ impl MullamaRuntime {
             .thread_name("mullama-runtime")
             .enable_time()
             .build()
-            .map_err(|error| MullamaError::Io { kind: error.kind(), message: format!("could not start the runtime: {error}") })?;
+            .map_err(|error| MullamaError::Io {
+                kind: error.kind(),
+                message: format!("could not start the runtime: {error}"),
+            })?;
         Ok(Self { tokio })
     }
 

@@ -125,10 +125,11 @@ class Model(ModelState):
         """The answer token by token, for `for`."""
         return TokenStream(self._native.generate_stream(prompt, request(max_tokens, options)))
 
-    def tokenize(self, text: str, add_bos: bool = True) -> list[int]:
+    def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """The text's tokens; `add_bos` puts the model's beginning-of-text
-        token first, if it has one."""
-        tokens: list[int] = self._native.tokenize(text, add_bos).wait()
+        token first, if it has one; `parse_special` reads names of special
+        tokens such as `<|im_start|>` as those tokens."""
+        tokens: list[int] = self._native.tokenize(text, add_bos, parse_special).wait()
         return tokens
 
     def detokenize(self, tokens: Iterable[int]) -> str:

@@ -28,224 +28,182 @@ pub(super) fn check(metadata: &Metadata) -> Result<String> {
     refuse(format!("models of the architecture '{architecture}' can't generate text: {why}"))
 }
 
+/// Whether it is in a list with spaces between the names.
+fn is_one_of(architecture: &str, names: &str) -> bool {
+    names.split(' ').any(|name| name == architecture)
+}
+
 /// Whether no layer has attention.
 pub(super) fn is_recurrent(architecture: &str) -> bool {
     matches!(architecture, "mamba" | "mamba2" | "rwkv6" | "rwkv6qwen2" | "rwkv7" | "arwkv7")
 }
 
-/// Whether some layers have a recurrent state and others attention.
-pub(super) fn is_hybrid(architecture: &str) -> bool {
-    const HYBRID: [&str; 18] = [
-        "bailingmoe3",
-        "deepseek4",
-        "falcon-h1",
-        "glm5-next",
-        "granitehybrid",
-        "jamba",
-        "kimi-k3",
-        "kimi-linear",
-        "lfm2",
-        "lfm2moe",
-        "minimax-01",
-        "nemotron_h",
-        "nemotron_h_moe",
-        "plamo2",
-        "qwen35",
-        "qwen35moe",
-        "qwen3next",
-        "qwen4exp",
-    ];
-    HYBRID.contains(&architecture)
+/// How a hybrid architecture tells its layers with a recurrent state from
+/// those with attention.
+#[derive(Clone, Copy)]
+pub(super) enum Hybrid {
+    /// The former have no key-value heads.
+    ByHeads,
+    /// Likewise, but layers with a feed-forward width are neither.
+    ByHeadsAndFeedForward,
+    /// Every n-th layer has attention.
+    ByInterval(u32),
+    /// All layers have both.
+    Both,
 }
 
-/// The mixers of these are built from groups and heads that must divide the
-/// inner size.
-pub(super) fn has_mamba2_layers(architecture: &str) -> bool {
-    matches!(architecture, "mamba2" | "granitehybrid" | "nemotron_h" | "nemotron_h_moe" | "falcon-h1")
+impl Hybrid {
+    /// The key that decides it.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::ByInterval(_) => "full_attention_interval",
+            _ => "attention.head_count_kv",
+        }
+    }
+}
+
+pub(super) fn hybrid(architecture: &str) -> Option<Hybrid> {
+    match architecture {
+        "bailingmoe3" | "glm5-next" | "granitehybrid" | "jamba" | "kimi-k3" | "kimi-linear" | "lfm2" | "lfm2moe"
+        | "plamo2" => Some(Hybrid::ByHeads),
+        "nemotron_h" | "nemotron_h_moe" => Some(Hybrid::ByHeadsAndFeedForward),
+        "qwen3next" | "qwen35" | "qwen35moe" | "qwen4exp" => Some(Hybrid::ByInterval(4)),
+        "minimax-01" => Some(Hybrid::ByInterval(8)),
+        "falcon-h1" => Some(Hybrid::Both),
+        _ => None,
+    }
+}
+
+/// Whether some layers keep a state of which no part can be dropped.
+pub(super) fn has_state(architecture: &str) -> bool {
+    is_recurrent(architecture) || hybrid(architecture).is_some() || architecture == "deepseek4"
+}
+
+/// Whether a layer may be without attention heads.
+pub(super) fn may_lack_heads(architecture: &str) -> bool {
+    has_state(architecture) || architecture == "deci"
+}
+
+/// Whether single layers may be without experts where others have them.
+pub(super) fn may_lack_experts(architecture: &str) -> bool {
+    matches!(hybrid(architecture), Some(Hybrid::ByHeadsAndFeedForward))
+}
+
+/// Whether positions may rotate nothing. Elsewhere ggml would never end.
+pub(super) fn may_skip_rotation(architecture: &str) -> bool {
+    match hybrid(architecture) {
+        Some(Hybrid::ByHeads) => !matches!(architecture, "granitehybrid" | "lfm2" | "lfm2moe" | "plamo2"),
+        Some(Hybrid::ByHeadsAndFeedForward) => true,
+        _ => false,
+    }
+}
+
+/// How the heads of keys must fit those of queries, besides dividing them.
+pub(super) enum KeyHeads {
+    /// As many of both.
+    All,
+    /// Latent attention: one head with the latent part and the rotated one, if
+    /// the file names the size of the heads that it stands for; else as many
+    /// as of queries.
+    Latent,
+    /// Queries are as wide as the model.
+    ModelWidth,
+}
+
+pub(super) fn key_heads(architecture: &str) -> Option<KeyHeads> {
+    match architecture {
+        "minicpm3" | "plm" => Some(KeyHeads::All),
+        "deepseek2" | "deepseek32" | "glm-dsa" | "mistral4" => Some(KeyHeads::Latent),
+        "jamba" => Some(KeyHeads::ModelWidth),
+        _ => None,
+    }
+}
+
+/// The inner size of their recurrent layers is asserted to be twice the width.
+pub(super) fn needs_double_width(architecture: &str) -> bool {
+    matches!(architecture, "jamba" | "granitehybrid")
+}
+
+/// Whether layers with a window may have heads of another size.
+pub(super) fn has_own_window_heads(architecture: &str) -> bool {
+    match window(architecture) {
+        Some(_) => matches!(architecture, "gemma4" | "laguna" | "mimo2" | "step35"),
+        None => true,
+    }
+}
+
+/// What recurrent layers are made of, as far as their sizes must fit.
+pub(super) enum Mixer {
+    /// Heads and groups divide the inner size.
+    Mamba2,
+    /// Likewise, without groups.
+    Plamo2,
+    /// Each head has the size of a state.
+    DeltaNet,
+}
+
+pub(super) fn mixer(architecture: &str) -> Option<Mixer> {
+    match architecture {
+        "mamba2" | "granitehybrid" | "nemotron_h" | "nemotron_h_moe" | "falcon-h1" => Some(Mixer::Mamba2),
+        "plamo2" => Some(Mixer::Plamo2),
+        "qwen3next" | "qwen35" | "qwen35moe" | "qwen4exp" => Some(Mixer::DeltaNet),
+        _ => None,
+    }
+}
+
+/// Encoders and diffusion models, which have no cache to generate from.
+pub(super) fn sees_all_tokens(architecture: &str) -> bool {
+    const ALL: &str = "bert dream eurobert gemma-embedding jina-bert-v2 jina-bert-v3 llada llada-moe llama-embed modern-bert \
+        neo-bert nomic-bert nomic-bert-moe rnd1";
+    is_one_of(architecture, ALL)
+}
+
+/// Some of a key must be left that is not rotated.
+pub(super) fn rotates_a_part(architecture: &str) -> bool {
+    matches!(
+        architecture,
+        "deepseek2"
+            | "deepseek32"
+            | "dots3note"
+            | "glm-dsa"
+            | "glm5-next"
+            | "hy_v4"
+            | "kimi-k3"
+            | "kimi-linear"
+            | "mistral4"
+    )
+}
+
+/// llama.cpp aborts if it has prepared something for every fourth layer and
+/// there is none.
+pub(super) fn least_layers(architecture: &str) -> u32 {
+    if architecture == "llama4" { 4 } else { 1 }
 }
 
 /// Their graphs assert that keys and values are of the same size.
 pub(super) fn needs_equal_heads(architecture: &str) -> bool {
-    const EQUAL: [&str; 110] = [
-        "afmoe",
-        "apertus",
-        "arcee",
-        "arctic",
-        "baichuan",
-        "bailingmoe2",
-        "bert",
-        "bitnet",
-        "bloom",
-        "chameleon",
-        "chatglm",
-        "codeshell",
-        "cogvlm",
-        "cohere2",
-        "cohere2moe",
-        "command-r",
-        "dbrx",
-        "deci",
-        "deepseek",
-        "dots1",
-        "dream",
-        "ernie4_5",
-        "ernie4_5-moe",
-        "eurobert",
-        "exaone",
-        "exaone-moe",
-        "exaone4",
-        "falcon",
-        "glm4",
-        "glm4moe",
-        "gpt2",
-        "gptneox",
-        "granite",
-        "granite_swa",
-        "granitehybrid",
-        "granitemoe",
-        "graniteswitch",
-        "grok",
-        "grovemoe",
-        "hunyuan-dense",
-        "hunyuan-moe",
-        "hunyuan_vl",
-        "hy_v3",
-        "internlm2",
-        "jais",
-        "jais2",
-        "jina-bert-v2",
-        "jina-bert-v3",
-        "laguna",
-        "llada",
-        "llada-moe",
-        "llama",
-        "llama-embed",
-        "llama4",
-        "maincoder",
-        "maple",
-        "mellum",
-        "minicpm",
-        "minimax-01",
-        "minimax-m2",
-        "minimax-m3",
-        "mistral3",
-        "modern-bert",
-        "mpt",
-        "muse-glimmer",
-        "nanbeige",
-        "nemotron",
-        "nemotron_h",
-        "nemotron_h_moe",
-        "neo-bert",
-        "nomic-bert",
-        "nomic-bert-moe",
-        "olmo",
-        "olmo2",
-        "olmoe",
-        "openelm",
-        "orion",
-        "paddleocr",
-        "pangu-embedded",
-        "phi2",
-        "phi3",
-        "phimoe",
-        "plamo",
-        "qwen",
-        "qwen2",
-        "qwen2moe",
-        "qwen2vl",
-        "qwen3",
-        "qwen35",
-        "qwen35moe",
-        "qwen3moe",
-        "qwen3next",
-        "qwen3vl",
-        "qwen3vlmoe",
-        "qwen4exp",
-        "refact",
-        "rnd1",
-        "seed_oss",
-        "smallthinker",
-        "smollm3",
-        "spark2_5",
-        "stablelm",
-        "starcoder",
-        "starcoder2",
-        "t5",
-        "t5encoder",
-        "talkie",
-        "xverse",
-        "lfm2",
-        "lfm2moe",
-    ];
-    EQUAL.contains(&architecture)
+    const EQUAL: &str = "afmoe apertus arcee arctic baichuan bailingmoe2 bert bitnet bloom chameleon chatglm codeshell cogvlm \
+        cohere2 cohere2moe command-r dbrx deci deepseek dots1 dream ernie4_5 ernie4_5-moe eurobert exaone \
+        exaone-moe exaone4 falcon gemma3n gemma4 glm4 glm4moe gpt-oss gpt2 gptneox granite granite_swa \
+        granitehybrid granitemoe graniteswitch grok grovemoe hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 \
+        internlm2 jais jais2 jamba jina-bert-v2 jina-bert-v3 laguna lfm2 lfm2moe llada llada-moe llama llama- \
+        embed llama4 maincoder maple mellum minicpm minimax-01 minimax-m2 minimax-m3 mistral3 modern-bert mpt \
+        muse-glimmer nanbeige nemotron nemotron_h nemotron_h_moe neo-bert nomic-bert nomic-bert-moe olmo olmo2 \
+        olmoe openelm orion paddleocr pangu-embedded phi2 phi3 phimoe plamo qwen qwen2 qwen2moe qwen2vl qwen3 \
+        qwen35 qwen35moe qwen3moe qwen3next qwen3vl qwen3vlmoe qwen4exp refact rnd1 seed_oss smallthinker \
+        smollm3 spark2_5 stablelm starcoder starcoder2 t5 t5encoder talkie xverse";
+    is_one_of(architecture, EQUAL)
 }
 
 /// Their graphs assert that positions rotate all of a head.
 pub(super) fn needs_full_rotation(architecture: &str) -> bool {
-    const FULL: [&str; 60] = [
-        "apertus",
-        "arcee",
-        "arctic",
-        "baichuan",
-        "chameleon",
-        "codeshell",
-        "cogvlm",
-        "cohere2moe",
-        "dbrx",
-        "deci",
-        "deepseek",
-        "dots1",
-        "dream",
-        "ernie4_5",
-        "ernie4_5-moe",
-        "exaone",
-        "exaone-moe",
-        "exaone4",
-        "falcon",
-        "granite",
-        "granite_swa",
-        "granitemoe",
-        "graniteswitch",
-        "grok",
-        "grovemoe",
-        "hunyuan-dense",
-        "hunyuan-moe",
-        "hunyuan_vl",
-        "hy_v3",
-        "internlm2",
-        "jais2",
-        "llada",
-        "llada-moe",
-        "llama",
-        "llama-embed",
-        "llama4",
-        "maincoder",
-        "mellum",
-        "minicpm",
-        "mistral3",
-        "olmo",
-        "olmo2",
-        "olmoe",
-        "orion",
-        "paddleocr",
-        "pangu-embedded",
-        "plamo",
-        "qwen2",
-        "qwen2moe",
-        "qwen2vl",
-        "qwen3",
-        "qwen3moe",
-        "qwen3vl",
-        "qwen3vlmoe",
-        "rnd1",
-        "seed_oss",
-        "smallthinker",
-        "smollm3",
-        "starcoder2",
-        "talkie",
-    ];
-    FULL.contains(&architecture) || architecture == "xverse"
+    const FULL: &str = "apertus arcee arctic baichuan chameleon codeshell cogvlm cohere2moe dbrx deci deepseek dots1 dream \
+        ernie4_5 ernie4_5-moe exaone exaone-moe exaone4 falcon granite granite_swa granitemoe graniteswitch grok \
+        grovemoe hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 internlm2 jais2 llada llada-moe llama llama-embed \
+        llama4 maincoder mellum minicpm mistral3 olmo olmo2 olmoe orion paddleocr pangu-embedded plamo qwen2 \
+        qwen2moe qwen2vl qwen3 qwen3moe qwen3vl qwen3vlmoe rnd1 seed_oss smallthinker smollm3 starcoder2 talkie \
+        xverse";
+    is_one_of(architecture, FULL)
 }
 
 /// They rotate by sections, whose sum ggml divides by.

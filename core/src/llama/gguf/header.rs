@@ -21,8 +21,10 @@ pub(crate) struct Header {
     /// The tensor type that holds the most bytes, such as `Q4_1`.
     pub(crate) quantization: &'static str,
     pub(crate) n_vocab: u32,
-    /// At least 1.
+    /// At least 1; includes those that only draft tokens.
     pub(crate) n_layer: u32,
+    /// Layers at the end that only draft tokens.
+    pub(crate) n_draft_layers: u32,
     /// At least 1.
     pub(crate) n_embd: u32,
     /// The context length of the training, at least 1.
@@ -39,9 +41,9 @@ pub(crate) struct Header {
     pub(crate) sliding_window: Option<u32>,
     /// For each layer whether it has a sliding window; empty if none has.
     pub(crate) windowed_layers: Vec<bool>,
-    /// Every n-th layer has attention, the others a recurrent state; 1 if all
-    /// have attention.
-    pub(crate) attention_interval: u32,
+    /// For each layer whether it has a recurrent state instead of attention;
+    /// empty if none has.
+    pub(crate) recurrent_layers: Vec<bool>,
     /// Whether tokens only see those before them, as generating needs it.
     pub(crate) causal_attention: bool,
     /// Whether some layer keeps a recurrent state, of which no part can be
@@ -53,7 +55,7 @@ impl Header {
     /// All that does not depend on the checks of the sizes.
     pub(super) fn new(architecture: String, metadata: &Metadata, tensors: &Tensors) -> Self {
         Self {
-            recurrent: arch::is_recurrent(&architecture) || arch::is_hybrid(&architecture),
+            recurrent: arch::has_state(&architecture),
             // A name that can't be shown is none.
             name: metadata.text("general.name").ok().flatten().map(str::to_owned),
             architecture,
@@ -64,6 +66,7 @@ impl Header {
             quantization: tensors.main_type(),
             n_vocab: 0,
             n_layer: 0,
+            n_draft_layers: 0,
             n_embd: 0,
             n_ctx_train: 0,
             n_head: Vec::new(),
@@ -72,7 +75,7 @@ impl Header {
             n_embd_head_v: 0,
             sliding_window: None,
             windowed_layers: Vec::new(),
-            attention_interval: 1,
+            recurrent_layers: Vec::new(),
             causal_attention: true,
         }
     }
@@ -111,18 +114,11 @@ impl Header {
     /// The key-value heads of all layers that see everything, and of those
     /// with a sliding window.
     fn kv_heads(&self) -> (u64, u64) {
-        if arch::is_recurrent(&self.architecture) {
-            return (0, 0);
-        }
+        let is = |flags: &[bool], layer: usize| flags.get(layer) == Some(&true);
         let (mut full, mut windowed) = (0, 0);
         for (layer, n_head_kv) in self.n_head_kv.iter().enumerate() {
-            let has_attention = (layer as u64 + 1).is_multiple_of(u64::from(self.attention_interval));
-            let sum = if self.windowed_layers.get(layer) == Some(&true) {
-                &mut windowed
-            } else {
-                &mut full
-            };
-            *sum += if has_attention { u64::from(*n_head_kv) } else { 0 };
+            let sum = if is(&self.windowed_layers, layer) { &mut windowed } else { &mut full };
+            *sum += if is(&self.recurrent_layers, layer) { 0 } else { u64::from(*n_head_kv) };
         }
         (full, windowed)
     }

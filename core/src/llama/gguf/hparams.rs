@@ -5,6 +5,7 @@ use super::{
     arch,
     fault::{Result, refuse},
     header::Header,
+    hybrid,
     metadata::{Kind, Metadata, Value},
     window,
 };
@@ -22,28 +23,44 @@ pub(super) fn check(metadata: &Metadata, header: &mut Header) -> Result<()> {
     header.n_ctx_train = keys.required_size("context_length", i32::MAX as u32)?;
     header.n_embd = keys.required_size("embedding_length", MAX_SIZE)?;
     header.n_layer = keys.required_size("block_count", MAX_LAYERS)?;
-    header.causal_attention = metadata.flag(&keys.name("attention.causal"))?.unwrap_or(true);
-    let n_draft_layers = keys.size("nextn_predict_layers", MAX_LAYERS)?.unwrap_or(0);
-    if n_draft_layers >= header.n_layer {
+    let is_causal = metadata.flag(&keys.name("attention.causal"))?.unwrap_or(true);
+    header.causal_attention = is_causal && !arch::sees_all_tokens(keys.architecture);
+    header.n_draft_layers = keys.size("nextn_predict_layers", MAX_LAYERS)?.unwrap_or(0);
+    if header.n_draft_layers >= header.n_layer {
         let key = keys.name("nextn_predict_layers");
-        return refuse(format!("'{key}' is {n_draft_layers}, but the model has {} layers", header.n_layer));
+        return refuse(format!("'{key}' is {}, but the model has {} layers", header.n_draft_layers, header.n_layer));
     }
-    keys.per_layer("feed_forward_length", header.n_layer, 64 * MAX_SIZE)?;
+    if header.n_layer < arch::least_layers(keys.architecture) {
+        return refuse(format!("'{}' is {}, too few for this architecture", keys.name("block_count"), header.n_layer));
+    }
+    keys.feed_forward(header.n_layer)?;
     check_experts(&keys, header.n_layer)?;
     check_heads(&keys, header)?;
     check_rotation(&keys, header)?;
     check_recurrent(&keys, header)?;
-    window::check(&keys, header, n_draft_layers)?;
-    if let Some(interval) = keys.positive("full_attention_interval", MAX_LAYERS)? {
-        header.attention_interval = interval;
-    }
+    window::check(&keys, header)?;
+    hybrid::check(&keys, header)?;
     if let Some(pooling @ 5..) = keys.size("pooling_type", u32::MAX)? {
         return refuse(format!("'{}' is {pooling}, but must be 0 to 4", keys.name("pooling_type")));
     }
     for key in arch::divisors(keys.architecture) {
         keys.positive(key, MAX_SIZE)?;
     }
+    check_temperature(&keys)?;
     keys.check_floats()
+}
+
+/// Attention that is scaled by the position divides it by a length.
+fn check_temperature(keys: &Keys<'_>) -> Result<()> {
+    let scale = keys.name("attention.temperature_scale");
+    let is_scaled = matches!(keys.metadata.get(&scale), Some(Value::Float(_, scale)) if *scale != 0.0);
+    if is_scaled
+        && matches!(keys.architecture, "deepseek2" | "deepseek2-ocr" | "mistral4")
+        && keys.positive("attention.temperature_length", u32::MAX)?.is_none()
+    {
+        return refuse(format!("the key '{}' is missing", keys.name("attention.temperature_length")));
+    }
+    Ok(())
 }
 
 /// The keys of one architecture, named without its prefix.
@@ -67,7 +84,7 @@ impl Keys<'_> {
     }
 
     /// Like `size`, but never 0.
-    fn positive(&self, key: &str, max: u32) -> Result<Option<u32>> {
+    pub(super) fn positive(&self, key: &str, max: u32) -> Result<Option<u32>> {
         match self.size(key, max)? {
             Some(0) => refuse(format!("'{}' is 0, but must be 1 to {max}", self.name(key))),
             size => Ok(size),
@@ -82,7 +99,7 @@ impl Keys<'_> {
     }
 
     /// One number for all layers, or an array with one for each.
-    fn per_layer(&self, key: &str, n_layer: u32, max: u32) -> Result<Option<Vec<u32>>> {
+    pub(super) fn per_layer(&self, key: &str, n_layer: u32, max: u32) -> Result<Option<Vec<u32>>> {
         let name = self.name(key);
         let Some(Value::Array(array)) = self.metadata.get(&name) else {
             return Ok(self.size(key, max)?.map(|size| vec![size; n_layer as usize]));
@@ -98,6 +115,12 @@ impl Keys<'_> {
             _ => refuse(format!("'{name}' holds {size}, but only 0 to {max} are allowed")),
         });
         sizes.collect::<Result<_>>().map(Some)
+    }
+
+    /// The widths between the feed-forward matrices.
+    pub(super) fn feed_forward(&self, n_layer: u32) -> Result<Vec<u32>> {
+        let widths = self.per_layer("feed_forward_length", n_layer, 64 * MAX_SIZE)?;
+        Ok(widths.unwrap_or_else(|| vec![0; n_layer as usize]))
     }
 
     /// ggml asserts that the epsilons of norms are not negative, which NaN is
@@ -118,8 +141,8 @@ impl Keys<'_> {
 
 fn check_experts(keys: &Keys<'_>, n_layer: u32) -> Result<()> {
     let mut n_expert = keys.size("expert_count", MAX_EXPERTS)?.unwrap_or(0);
-    let used = keys.per_layer("expert_used_count", n_layer, MAX_EXPERTS)?;
-    let mut n_used = used.and_then(|used| used.into_iter().max()).unwrap_or(0);
+    let used = keys.per_layer("expert_used_count", n_layer, MAX_EXPERTS)?.unwrap_or_default();
+    let mut n_used = used.iter().copied().max().unwrap_or(0);
     if matches!(keys.architecture, "hunyuan_vl" | "hunyuan-dense") && n_expert <= 1 {
         (n_expert, n_used) = (0, 0);
     }
@@ -129,6 +152,14 @@ fn check_experts(keys: &Keys<'_>, n_layer: u32) -> Result<()> {
     }
     if n_expert == 0 && arch::needs_experts(keys.architecture) {
         return refuse(format!("'{}' is 0, but the architecture needs experts", keys.name("expert_count")));
+    }
+    if n_expert > 0 && used.contains(&0) && !arch::may_lack_experts(keys.architecture) {
+        return refuse(format!("'{used_key}' is 0 for some layer"));
+    }
+    if n_expert > 0
+        && let Some(gating @ (0 | 5..)) = keys.size("expert_gating_func", u32::MAX)?
+    {
+        return refuse(format!("'{}' is {gating}, but must be 1 to 4", keys.name("expert_gating_func")));
     }
     let n_groups = keys.size("expert_group_count", MAX_EXPERTS)?.unwrap_or(0);
     let uneven = n_groups > 1 && !n_expert.is_multiple_of(n_groups);
@@ -149,22 +180,24 @@ fn check_heads(keys: &Keys<'_>, header: &mut Header) -> Result<()> {
     header.n_head = keys.per_layer("attention.head_count", header.n_layer, MAX_HEADS)?.unwrap_or(zeros);
     let kv = keys.per_layer("attention.head_count_kv", header.n_layer, MAX_HEADS)?;
     header.n_head_kv = kv.unwrap_or_else(|| header.n_head.clone());
+    let may_lack = arch::may_lack_heads(keys.architecture);
     for (layer, (n_head, n_head_kv)) in header.n_head.iter().zip(&header.n_head_kv).enumerate() {
-        // Some layers of these have a state instead of attention.
-        let may_be_zero = header.recurrent || keys.architecture == "deci";
-        let fits = if *n_head_kv == 0 { may_be_zero } else { n_head.is_multiple_of(*n_head_kv) };
+        if *n_head == 0 && !may_lack {
+            return refuse(format!("'{}' is 0 or missing for layer {layer}", keys.name("attention.head_count")));
+        }
+        let fits = match *n_head_kv {
+            0 => may_lack,
+            n_head_kv => n_head.is_multiple_of(n_head_kv),
+        };
         if *n_head > 0 && !fits {
             return refuse(format!(
-                "'{}' is {n_head_kv} in layer {layer}, which does not divide its {n_head} heads",
+                "'{}' is {n_head_kv} in layer {layer}, which does not fit its {n_head} heads",
                 keys.name("attention.head_count_kv")
             ));
         }
     }
     let n_head = header.n_head[0];
     if n_head == 0 {
-        if !arch::is_recurrent(keys.architecture) && !header.recurrent {
-            return refuse(format!("'{}' is 0 or missing", keys.name("attention.head_count")));
-        }
         return Ok(());
     }
     let default = header.n_embd / n_head;
@@ -176,9 +209,34 @@ fn check_heads(keys: &Keys<'_>, header: &mut Header) -> Result<()> {
     }
     let k_window = keys.positive("attention.key_length_swa", MAX_SIZE)?.unwrap_or(k);
     let v_window = keys.positive("attention.value_length_swa", MAX_SIZE)?.unwrap_or(v);
+    if !arch::has_own_window_heads(keys.architecture) && (k_window != k || v_window != v) {
+        let key = keys.name("attention.key_length_swa");
+        return refuse(format!("'{key}' is {k_window}, but this architecture needs all keys of {k} elements"));
+    }
     if arch::needs_equal_heads(keys.architecture) && (k != v || k_window != v_window) {
         let key = keys.name("attention.key_length");
         return refuse(format!("'{key}' is {k} but the length of values is {v}; this architecture needs them equal"));
+    }
+    check_key_heads(keys, header)
+}
+
+fn check_key_heads(keys: &Keys<'_>, header: &Header) -> Result<()> {
+    let Some(rule) = arch::key_heads(keys.architecture) else { return Ok(()) };
+    let k = header.n_embd_head_k;
+    let n_rot = keys.size("rope.dimension_count", MAX_SIZE)?.unwrap_or(k);
+    let n_latent = keys.size("attention.kv_lora_rank", MAX_SIZE)?.unwrap_or(0);
+    let is_latent = keys.size("attention.key_length_mla", MAX_SIZE)?.is_some();
+    let fits = |(n_head, n_head_kv): (&u32, &u32)| match rule {
+        arch::KeyHeads::Latent if is_latent => *n_head_kv == 1 && k == n_latent + n_rot,
+        arch::KeyHeads::Latent | arch::KeyHeads::All => n_head_kv == n_head,
+        arch::KeyHeads::ModelWidth => k * n_head == header.n_embd,
+    };
+    if !header.n_head.iter().zip(&header.n_head_kv).all(fits) {
+        return refuse(format!(
+            "'{}' and '{}' do not fit the other sizes of the attention",
+            keys.name("attention.head_count_kv"),
+            keys.name("attention.key_length")
+        ));
     }
     Ok(())
 }
@@ -199,19 +257,23 @@ fn check_rotation(keys: &Keys<'_>, header: &Header) -> Result<()> {
     let n_rot_window = keys.size("rope.dimension_count_swa", MAX_SIZE)?.unwrap_or(n_rot);
     for (key, n_rot, k) in [("rope.dimension_count", n_rot, k), ("rope.dimension_count_swa", n_rot_window, k_window)] {
         let key = keys.name(key);
-        // Hybrids may have no rotation at all.
-        if !n_rot.is_multiple_of(2) || n_rot > k || (n_rot == 0 && !header.recurrent) {
+        if !n_rot.is_multiple_of(2) || n_rot > k || (n_rot == 0 && !arch::may_skip_rotation(keys.architecture)) {
             return refuse(format!("'{key}' is {n_rot}, but must be even and 2 to {k}, the elements of a key"));
         }
+    }
+    let k_latent = keys.size("attention.key_length_mla", MAX_SIZE)?.unwrap_or(k);
+    if arch::rotates_a_part(keys.architecture) && n_rot >= k_latent {
+        let key = keys.name("rope.dimension_count");
+        return refuse(format!("'{key}' is {n_rot}, but must be less than the {k_latent} elements of a key"));
     }
     if arch::needs_full_rotation(keys.architecture) && n_rot != k {
         let key = keys.name("rope.dimension_count");
         return refuse(format!("'{key}' is {n_rot}, but this architecture needs all {k} elements of a key"));
     }
-    check_sections(keys)
+    check_sections(keys, k)
 }
 
-fn check_sections(keys: &Keys<'_>) -> Result<()> {
+fn check_sections(keys: &Keys<'_>, k: u32) -> Result<()> {
     let name = keys.name("rope.dimension_sections");
     let Some(sections) = keys.metadata.array(&name)? else { return Ok(()) };
     let mut total = 0;
@@ -224,8 +286,8 @@ fn check_sections(keys: &Keys<'_>) -> Result<()> {
     if sections.len != 4 || !matches!(sections.kind, Kind::U32 | Kind::I32) {
         return refuse(format!("'{name}' must be 4 numbers of the type i32"));
     }
-    if total == 0 && arch::needs_rope_sections(keys.architecture) {
-        return refuse(format!("'{name}' holds only zeros"));
+    if total > i128::from(k) || (total == 0 && arch::needs_rope_sections(keys.architecture)) {
+        return refuse(format!("'{name}' adds up to {total}, but keys have {k} elements"));
     }
     Ok(())
 }
@@ -234,20 +296,33 @@ fn check_sections(keys: &Keys<'_>) -> Result<()> {
 fn check_recurrent(keys: &Keys<'_>, header: &Header) -> Result<()> {
     let d_inner = keys.positive("ssm.inner_size", MAX_SIZE)?;
     let dt_rank = keys.positive("ssm.time_step_rank", MAX_SIZE)?;
-    keys.positive("ssm.state_size", MAX_SIZE)?;
+    let d_state = keys.positive("ssm.state_size", MAX_SIZE)?;
     if let Some(1) = keys.positive("ssm.conv_kernel", 4096)? {
         return refuse(format!("'{}' is 1, but must be at least 2", keys.name("ssm.conv_kernel")));
     }
     let n_group = keys.size("ssm.group_count", MAX_SIZE)?;
-    if arch::has_mamba2_layers(keys.architecture) {
-        let (d_inner, dt_rank, n_group) = (d_inner.unwrap_or(0), dt_rank.unwrap_or(0), n_group.unwrap_or(0));
-        let fits = |divisor: u32| divisor > 0 && d_inner.is_multiple_of(divisor);
-        if !fits(dt_rank) || !fits(n_group) || !dt_rank.is_multiple_of(n_group) {
-            return refuse(format!(
-                "'{}' is {d_inner}, which {dt_rank} heads and {n_group} groups do not divide",
-                keys.name("ssm.inner_size")
-            ));
+    if arch::needs_double_width(keys.architecture) && d_inner != Some(2 * header.n_embd) {
+        let key = keys.name("ssm.inner_size");
+        return refuse(format!("'{key}' must be twice the model's width of {}", header.n_embd));
+    }
+    let sizes = (d_inner.unwrap_or(0), dt_rank.unwrap_or(0), n_group.unwrap_or(0), d_state.unwrap_or(0));
+    let (d_inner, n_head, n_group, d_state) = sizes;
+    let fits = |divisor: u32| divisor > 0 && d_inner.is_multiple_of(divisor);
+    let good = match arch::mixer(keys.architecture) {
+        None => true,
+        Some(arch::Mixer::Mamba2) => fits(n_head) && fits(n_group) && n_head.is_multiple_of(n_group),
+        Some(arch::Mixer::Plamo2) => fits(n_head) && n_group == 0,
+        Some(arch::Mixer::DeltaNet) => {
+            n_group > 0
+                && n_head.is_multiple_of(n_group)
+                && u64::from(n_head) * u64::from(d_state) == u64::from(d_inner)
         }
+    };
+    if !good {
+        return refuse(format!(
+            "'{}' is {d_inner}, which does not fit {n_head} heads in {n_group} groups and states of {d_state}",
+            keys.name("ssm.inner_size")
+        ));
     }
     if let Some(head_size) = keys.positive("wkv.head_size", MAX_SIZE)?
         && !header.n_embd.is_multiple_of(head_size)

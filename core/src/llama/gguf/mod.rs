@@ -17,6 +17,7 @@ mod arch;
 mod fault;
 mod header;
 mod hparams;
+mod hybrid;
 mod metadata;
 mod reader;
 mod sniff;
@@ -65,7 +66,7 @@ fn inspect_any(path: &Path) -> Result<Header> {
     header.n_vocab = vocab::check(&metadata)?;
     if header.n_tensors > 0 {
         hparams::check(&metadata, &mut header)?;
-        tensors.check_weights(header.n_vocab)?;
+        tensors.check_weights(&header)?;
     }
     Ok(header)
 }

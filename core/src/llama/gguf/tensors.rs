@@ -2,6 +2,7 @@
 
 use super::{
     fault::{Result, refuse},
+    header::Header,
     reader::Reader,
 };
 use std::collections::{HashMap, HashSet};
@@ -189,13 +190,14 @@ impl Tensors {
     }
 
     /// Refuses types that ggml would abort on, since it picks a function by
-    /// the type without a check, and an embedding of the wrong height.
-    pub(super) fn check_weights(&self, n_vocab: u32) -> Result<()> {
+    /// the type without a check, and what is missing without llama.cpp's
+    /// noticing.
+    pub(super) fn check_weights(&self, header: &Header) -> Result<()> {
         for tensor in &self.list {
             let Tensor { name, kind, .. } = tensor;
             let good = if name.contains("tid2eid") {
                 kind.name == "I32"
-            } else if must_be_f32(name) {
+            } else if tensor.must_be_f32() {
                 kind.role == Role::Float
             } else {
                 kind.role != Role::Other
@@ -204,30 +206,69 @@ impl Tensors {
                 return refuse(format!("the tensor '{name}' has the type {}, which can't be used for it", kind.name));
             }
         }
-        let Some(embedding) = self.list.iter().find(|tensor| tensor.name == "token_embd.weight") else {
-            return refuse("the tensor 'token_embd.weight' is missing");
-        };
-        if embedding.dims[1] != u64::from(n_vocab) {
-            return refuse(format!(
-                "the tensor 'token_embd.weight' has {} rows, but the vocabulary has {n_vocab} tokens",
-                embedding.dims[1]
-            ));
+        self.check_embedding(header)?;
+        for layer in 0..header.n_layer {
+            self.check_layer(header, layer)?;
         }
         Ok(())
     }
+
+    fn check_embedding(&self, header: &Header) -> Result<()> {
+        const NAME: &str = "token_embd.weight";
+        let rows = self.list.iter().find(|tensor| tensor.name == NAME).map(|tensor| tensor.dims[1]);
+        match rows {
+            Some(rows) if rows == u64::from(header.n_vocab) => Ok(()),
+            Some(rows) => {
+                refuse(format!("the tensor '{NAME}' has {rows} rows, but the vocabulary has {} tokens", header.n_vocab))
+            }
+            // It takes the output matrix instead.
+            None if header.architecture == "codeshell" => Ok(()),
+            None => refuse(format!("the tensor '{NAME}' is missing")),
+        }
+    }
+
+    /// Weights that llama.cpp takes for optional and then uses.
+    fn check_layer(&self, header: &Header, layer: u32) -> Result<()> {
+        let has = |part: &str| self.names.contains(&format!("blk.{layer}.{part}"));
+        let missing = |parts: &[&'static str]| parts.iter().copied().find(|part| !has(part));
+        let is_recurrent = header.recurrent_layers.get(layer as usize) == Some(&true);
+        let lacks = match header.architecture.as_str() {
+            // Without this one of the first layer, it takes all weights of
+            // layers that do not draft for optional.
+            _ if layer == 0 && header.n_draft_layers > 0 && !has("attn_norm.weight") => Some("attn_norm.weight"),
+            "phi3" if !has("attn_qkv.weight") => missing(&["attn_q.weight", "attn_k.weight", "attn_v.weight"]),
+            "falcon-h1" => missing(&["ssm_conv1d.bias"]),
+            "granitehybrid" | "nemotron_h" | "nemotron_h_moe" if is_recurrent => missing(&["ssm_conv1d.bias"]),
+            "qwen3next" if is_recurrent && has("ssm_in.weight") => None,
+            "qwen3next" | "qwen35" | "qwen35moe" if is_recurrent => missing(&["attn_qkv.weight", "attn_gate.weight"]),
+            _ => None,
+        };
+        match lacks {
+            Some(part) => refuse(format!("the tensor 'blk.{layer}.{part}' is missing")),
+            None => Ok(()),
+        }
+    }
 }
 
-/// Norms, biases and the like, which ggml adds or multiplies element by
-/// element. The CPU backend does that with F32 alone.
-fn must_be_f32(name: &str) -> bool {
-    let part = name.strip_suffix(".weight").unwrap_or(name);
-    let last = part.rsplit('.').next().unwrap_or(part);
-    last == "bias"
-        || last.ends_with("norm")
-        || last.ends_with("norm_1")
-        || last.ends_with("norm_2")
-        || matches!(last, "rope_freqs" | "rope_factors_long" | "rope_factors_short" | "attn_sinks")
-        || matches!(last, "ssm_a" | "ssm_d" | "ssm_conv1d" | "scale" | "input_scale")
+impl Tensor {
+    /// Whether ggml combines it with others element by element, as it does
+    /// with norms and biases. The CPU backend does that with F32 alone.
+    fn must_be_f32(&self) -> bool {
+        let part = self.name.strip_suffix(".weight").unwrap_or(&self.name);
+        let last = part.rsplit('.').next().unwrap_or(part);
+        // Matrices that may have a single row.
+        let is_matrix = ["gate_inp", "cls", "dense", "output", "embd", "pred"].iter().any(|name| part.contains(name));
+        let is_vector = self.dims[1..] == [1; 3];
+        last == "bias"
+            || last.ends_with("norm")
+            || last.ends_with("norm_1")
+            || last.ends_with("norm_2")
+            || matches!(last, "ssm_a" | "ssm_d")
+            || last.starts_with("ssm_conv1d")
+            || last.contains("_lerp_")
+            || part.ends_with("shortconv.conv")
+            || (is_vector && !is_matrix)
+    }
 }
 
 fn read_tensor(reader: &mut Reader, index: u64) -> Result<Tensor> {

@@ -13,7 +13,7 @@ const PATTERN: &str = "attention.sliding_window_pattern";
 const MAX_WINDOW: u32 = i32::MAX as u32;
 
 /// Checks the windows and writes them into the header.
-pub(super) fn check(keys: &Keys<'_>, header: &mut Header, n_draft_layers: u32) -> Result<()> {
+pub(super) fn check(keys: &Keys<'_>, header: &mut Header) -> Result<()> {
     let window = keys.size("attention.sliding_window", MAX_WINDOW)?;
     let Some(use_of) = arch::window(keys.architecture) else { return Ok(()) };
     let has_windows = match use_of.needs {
@@ -22,10 +22,14 @@ pub(super) fn check(keys: &Keys<'_>, header: &mut Header, n_draft_layers: u32) -
         arch::Needs::NoZero => window != Some(0),
     };
     if !has_windows {
-        return Ok(());
+        return match keys.architecture {
+            // Their graphs are made for windows alone.
+            "afmoe" | "llama4" => refuse(format!("'{}' is 0 or missing", keys.name("attention.sliding_window"))),
+            _ => Ok(()),
+        };
     }
     let n_layer = header.n_layer as usize;
-    let Some(layers) = windowed_layers(keys, &use_of, n_layer, n_draft_layers as usize)? else {
+    let Some(layers) = windowed_layers(keys, &use_of, n_layer, header.n_draft_layers as usize)? else {
         // llama.cpp says that the pattern is missing.
         return Ok(());
     };

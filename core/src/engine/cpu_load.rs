@@ -1,0 +1,132 @@
+//! What the kernel tells of processors and threads: how long each thread of a
+//! pool waited for a processor, and how many processors stood idle. Linux
+//! only, from `/proc`; elsewhere nothing is known and the threads stay.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
+    time::{Duration, Instant},
+};
+
+/// How often the idle processors are counted. The kernel counts in hundredths
+/// of a second, so much less would be all rounding.
+const IDLE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Ticks of `/proc/stat` a second (`USER_HZ`, the same on every Linux).
+const TICKS: f64 = 100.0;
+
+/// The threads of this process, by id.
+pub(super) fn thread_ids() -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc/self/task") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The waiting times of some threads.
+pub(super) struct Waits {
+    threads: Vec<(File, Duration)>,
+    /// The newest differences; kept to be allocated once.
+    latest: Vec<Duration>,
+}
+
+impl Waits {
+    /// Of the calling thread and of those that it has started since `before`:
+    /// new threads under its own name, which Linux passes on.
+    pub(super) fn of_threads_since(before: &[u32]) -> Self {
+        let own_name = fs::read("/proc/thread-self/comm").ok();
+        let is_own = |id: &u32| fs::read(format!("/proc/self/task/{id}/comm")).ok() == own_name;
+        let new = thread_ids().into_iter().filter(|id| !before.contains(id)).filter(is_own);
+        let paths = new.map(|id| format!("/proc/self/task/{id}/schedstat"));
+        let own = std::iter::once("/proc/thread-self/schedstat".to_owned());
+        let threads: Vec<_> =
+            own.chain(paths).filter_map(|path| Some((File::open(path).ok()?, Duration::ZERO))).collect();
+        let mut waits = Self { latest: Vec::with_capacity(threads.len()), threads };
+        waits.read();
+        waits
+    }
+
+    /// How long each thread waited since the last call.
+    pub(super) fn read(&mut self) -> &[Duration] {
+        self.latest.clear();
+        for (file, total) in &mut self.threads {
+            // A thread that has ended can't be read any more and did not wait.
+            let now = waited(file).unwrap_or(*total);
+            self.latest.push(now.saturating_sub(*total));
+            *total = now;
+        }
+        &self.latest
+    }
+}
+
+/// The second number of `schedstat`: nanoseconds that the thread was ready to
+/// run and waited.
+fn waited(file: &mut File) -> Option<Duration> {
+    let mut text = [0; 96];
+    file.seek(SeekFrom::Start(0)).ok()?;
+    let n = file.read(&mut text).ok()?;
+    let field = std::str::from_utf8(&text[..n]).ok()?.split_ascii_whitespace().nth(1)?;
+    field.parse().ok().map(Duration::from_nanos)
+}
+
+/// Counts idle processors over intervals.
+pub(super) struct Idle {
+    since: Instant,
+    ticks: Option<u64>,
+}
+
+impl Idle {
+    pub(super) fn new() -> Self {
+        Self { since: Instant::now(), ticks: None }
+    }
+
+    /// Forgets the interval under way.
+    pub(super) fn reset(&mut self) {
+        self.ticks = None;
+    }
+
+    /// How many processors stood idle, once an interval is over.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<f64> {
+        let elapsed = now.saturating_duration_since(self.since);
+        if self.ticks.is_some() && elapsed < IDLE_INTERVAL {
+            return None;
+        }
+        let ticks = idle_ticks()?;
+        let before = self.ticks.replace(ticks);
+        self.since = now;
+        before.map(|before| ticks.saturating_sub(before) as f64 / TICKS / elapsed.as_secs_f64())
+    }
+}
+
+/// Idle and waiting-for-disk ticks of all processors together: the fourth and
+/// fifth number of the first line of `/proc/stat`.
+fn idle_ticks() -> Option<u64> {
+    let mut text = [0; 160];
+    let n = File::open("/proc/stat").ok()?.read(&mut text).ok()?;
+    let line = std::str::from_utf8(&text[..n]).ok()?.lines().next()?;
+    let field = |n: usize| line.split_ascii_whitespace().nth(n)?.parse::<u64>().ok();
+    Some(field(4)? + field(5)?)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_understood() {
+        assert!(!thread_ids().is_empty());
+        let mut waits = Waits::of_threads_since(&thread_ids());
+        assert_eq!(waits.read().len(), 1, "the calling thread alone");
+        assert!(idle_ticks().is_some());
+    }
+
+    #[test]
+    fn an_interval_gives_a_count_of_processors() {
+        let mut idle = Idle::new();
+        let start = Instant::now();
+        assert_eq!(idle.poll(start), None);
+        assert_eq!(idle.poll(start), None);
+        std::thread::sleep(IDLE_INTERVAL);
+        let processors = std::thread::available_parallelism().unwrap().get() as f64;
+        let count = idle.poll(Instant::now()).expect("the interval is over");
+        assert!((0.0..=processors * 64.0).contains(&count), "{count}");
+    }
+}

@@ -1,0 +1,201 @@
+//! Options from JSON, and results and errors to JSON.
+
+use crate::value::{float, list, text};
+use mullama::{
+    EngineMetrics, FinishReason, Generation, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
+    TokenLogprob, Usage, timeout_from_ms,
+};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// # Panics
+/// On an option that Rust does not have, or a value that its type can't hold:
+/// such a step must leave Rust out.
+pub(crate) fn stream_config(options: &Value) -> StreamConfig {
+    let mut config = StreamConfig::new();
+    for (name, value) in object(options) {
+        match name.as_str() {
+            "max_tokens" => config.max_tokens = count(value),
+            "temperature" => config.temperature = float(value) as f32,
+            "top_k" => config.top_k = count(value),
+            "top_p" => config.top_p = float(value) as f32,
+            "min_p" => config.min_p = float(value) as f32,
+            "typical_p" => config.typical_p = float(value) as f32,
+            "repeat_penalty" => config.repeat_penalty = float(value) as f32,
+            "repeat_last_n" => config.repeat_last_n = count(value),
+            "frequency_penalty" => config.frequency_penalty = float(value) as f32,
+            "presence_penalty" => config.presence_penalty = float(value) as f32,
+            "seed" => config.seed = Some(count(value) as u64),
+            "stop" => config.stop = list(value).iter().map(|stop| text(stop).to_owned()).collect(),
+            "logprobs" => config.logprobs = Some(count(value)),
+            "logit_bias" => {
+                config.logit_bias = list(value).iter().map(|pair| (token(&pair[0]), float(&pair[1]) as f32)).collect();
+            }
+            "ignore_eos" => config.ignore_eos = switch(value),
+            "buffer_size" => config.buffer_size = count(value),
+            "timeout_ms" => config.timeout = Some(Duration::from_millis(count(value) as u64)),
+            _ => panic!("Rust has no option '{name}'"),
+        }
+    }
+    config
+}
+
+/// # Panics
+/// As [`stream_config`].
+pub(crate) fn model_options(options: &Value) -> ModelOptions {
+    let mut model = ModelOptions::default();
+    for (name, value) in object(options) {
+        match name.as_str() {
+            "context_size" => model.context_size = count(value),
+            "gpu_layers" => model.gpu_layers = token(value),
+            "threads" => model.threads = count(value),
+            "max_concurrent" => model.max_concurrent = count(value),
+            "max_queue" => model.max_queue = count(value),
+            "timeout_ms" => model.timeout = timeout_from_ms(count(value) as u64),
+            "flash_attention" => model.flash_attention = Some(switch(value)),
+            "batch_size" => model.batch_size = count(value),
+            "cache_size" => model.cache_size = Some(count(value)),
+            "kv_type_k" => model.kv_type_k = text(value).parse().expect("a wrong name is no case for Rust"),
+            "kv_type_v" => model.kv_type_v = text(value).parse().expect("a wrong name is no case for Rust"),
+            "use_mmap" => model.use_mmap = switch(value),
+            _ => panic!("Rust has no option '{name}'"),
+        }
+    }
+    model
+}
+
+fn object(options: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    options.as_object().into_iter().flatten()
+}
+
+fn count(value: &Value) -> usize {
+    let count = value.as_u64().unwrap_or_else(|| panic!("expected a count, got {value}"));
+    usize::try_from(count).expect("these tests need 64 bits")
+}
+
+fn switch(value: &Value) -> bool {
+    value.as_bool().unwrap_or_else(|| panic!("expected true or false, got {value}"))
+}
+
+pub(crate) fn token(value: &Value) -> TokenId {
+    let id = value.as_i64().and_then(|id| TokenId::try_from(id).ok());
+    id.unwrap_or_else(|| panic!("expected a token id, got {value}"))
+}
+
+pub(crate) fn generation(found: &Generation) -> Value {
+    let logprobs = found.logprobs.as_ref().map(|places| -> Vec<_> {
+        let place = |it: &mullama::TokenLogprobs| json!({ "token_id": it.token_id, "logprob": it.logprob, "top": top(&it.top) });
+        places.iter().map(place).collect()
+    });
+    json!({
+        "text": found.text,
+        "tokens": found.tokens,
+        "finish_reason": found.finish_reason.name(),
+        "stop_string": stop_string(Some(&found.finish_reason)),
+        "usage": usage(found.usage),
+        "timings": {
+            "queued": found.timings.queued.as_secs_f64(),
+            "prefill": found.timings.prefill.as_secs_f64(),
+            "decode": found.timings.decode.as_secs_f64(),
+            "time_to_first_token": found.timings.time_to_first_token.as_secs_f64(),
+        },
+        "seed": found.seed,
+        "logprobs": logprobs,
+    })
+}
+
+/// What a stream gave, and what it says of itself afterwards.
+pub(crate) fn stream(items: &[TokenData], reason: Option<&FinishReason>, used: Usage, seed: u64) -> Value {
+    json!({
+        "items": items.iter().map(item).collect::<Vec<_>>(),
+        "text": joined(items),
+        "tokens": items.iter().map(|item| item.token_id).collect::<Vec<_>>(),
+        "finish_reason": reason.map(FinishReason::name),
+        "stop_string": stop_string(reason),
+        "usage": usage(used),
+        "seed": seed,
+    })
+}
+
+fn item(item: &TokenData) -> Value {
+    json!({
+        "text": item.text,
+        "token_id": item.token_id,
+        "index": item.index,
+        "logprob": item.logprob,
+        "top_logprobs": top(&item.top_logprobs),
+        "is_final": item.is_final,
+        "finish_reason": item.finish_reason.as_ref().map(FinishReason::name),
+        "stop_string": stop_string(item.finish_reason.as_ref()),
+    })
+}
+
+pub(crate) fn joined(items: &[TokenData]) -> String {
+    items.iter().map(|item| item.text.as_str()).collect()
+}
+
+fn top(list: &[TokenLogprob]) -> Vec<Value> {
+    list.iter().map(|it| json!({ "token_id": it.token_id, "text": it.text, "logprob": it.logprob })).collect()
+}
+
+fn usage(usage: Usage) -> Value {
+    json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
+    })
+}
+
+fn stop_string(reason: Option<&FinishReason>) -> Option<&str> {
+    match reason {
+        Some(FinishReason::StopString(text)) => Some(text),
+        _ => None,
+    }
+}
+
+pub(crate) fn info(info: &ModelInfo) -> Value {
+    json!({
+        "name": info.name,
+        "architecture": info.architecture,
+        "n_params": info.n_params,
+        "n_vocab": info.n_vocab,
+        "n_embd": info.n_embd,
+        "n_layer": info.n_layer,
+        "n_head": info.n_head,
+        "n_ctx_train": info.n_ctx_train,
+        "size_bytes": info.size_bytes,
+    })
+}
+
+pub(crate) fn metrics(metrics: &EngineMetrics) -> Value {
+    json!({
+        "queued": metrics.queued,
+        "active": metrics.active,
+        "completed": metrics.completed,
+        "cancelled": metrics.cancelled,
+        "failed": metrics.failed,
+        "prompt_tokens": metrics.prompt_tokens,
+        "cached_tokens": metrics.cached_tokens,
+        "generated_tokens": metrics.generated_tokens,
+        "steps": metrics.steps,
+        "threads": metrics.threads,
+        "cache_bytes": metrics.cache_bytes,
+    })
+}
+
+pub(crate) fn error(error: &MullamaError) -> Value {
+    use MullamaError as E;
+    let fields = match error {
+        E::ModelNotFound { path } => json!({ "path": path }),
+        E::InvalidModel { path, reason } | E::ModelLoad { path, reason } => json!({ "path": path, "reason": reason }),
+        E::PromptTooLong { tokens, limit } => json!({ "tokens": tokens, "limit": limit }),
+        E::InvalidInput { field, value, reason } => json!({ "field": field, "value": value, "reason": reason }),
+        E::Timeout { partial, after_ms } => json!({ "partial": partial, "after_ms": after_ms }),
+        E::QueueFull { limit } => json!({ "limit": limit }),
+        _ => json!({}),
+    };
+    let mut map =
+        Map::from_iter([("code".to_owned(), error.code().into()), ("message".to_owned(), error.to_string().into())]);
+    map.extend(fields.as_object().cloned().unwrap_or_default());
+    Value::Object(map)
+}
