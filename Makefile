@@ -35,6 +35,7 @@ CARGO := $(TOOLS) cargo
 VENV_PYTHON := .venv/bin/python
 VERBOSE := $(if $(filter 1,$(V)),-vv)
 SAY := @printf '==> %s\n'
+FIRST := (the first build compiles llama.cpp: some minutes)
 
 # The features of the Rust crate that a linter must see one by one.
 FEATURE_SETS := none async tokio-runtime
@@ -70,11 +71,6 @@ node_modules/complete: package.json package-lock.json | check
 
 ## Builds
 
-.PHONY: engine
-engine: | check
-	$(SAY) "compiling the engine (the first time with llama.cpp: some minutes)"
-	@$(CARGO) build --release --workspace $(VERBOSE)
-
 # Writes tiny random models for the tests. Built without a named target, so
 # that the tests find it under the same path everywhere; it needs no llama.cpp.
 .PHONY: tiny-model
@@ -82,18 +78,18 @@ tiny-model: | check
 	@$(TOOLS) env -u CARGO_BUILD_TARGET cargo build --release --package mullama-test-support $(VERBOSE)
 
 .PHONY: python
-python: engine .venv/complete ## build the Python package into .venv
-	$(SAY) "building the Python package"
+python: .venv/complete ## build the Python package into .venv
+	$(SAY) "building the Python package $(FIRST)"
 	@$(TOOLS) maturin develop --release $(VERBOSE)
 
 .PHONY: node
-node: engine node_modules/complete ## build the Node package
-	$(SAY) "building the Node package"
+node: node_modules/complete ## build the Node package
+	$(SAY) "building the Node package $(FIRST)"
 	@$(TOOLS) npm run build
 
 .PHONY: wheel
-wheel: engine ## build the Python wheel into dist/
-	$(SAY) "packing the wheel"
+wheel: | check ## build the Python wheel into dist/
+	$(SAY) "packing the wheel $(FIRST)"
 	@rm -f dist/*.whl
 	@$(TOOLS) maturin build --release --out dist $(VERBOSE)
 
@@ -134,8 +130,8 @@ bench: python node ## run the benchmarks (bench/README.md)
 WITH_MODEL = MULLAMA_TEST_MODEL=$$($(PYTHON) scripts/fetch_model.py) && export MULLAMA_TEST_MODEL &&
 
 .PHONY: test-rust
-test-rust: engine
-	$(SAY) "Rust tests"
+test-rust: | check
+	$(SAY) "Rust tests $(FIRST)"
 	@$(WITH_MODEL) $(CARGO) test --release --workspace $(VERBOSE)
 
 .PHONY: test-node
@@ -160,7 +156,7 @@ lint: .venv/complete node_modules/complete ## check format, lints, types and the
 	@$(VENV_PYTHON) -m ruff check
 	$(SAY) "house rules"
 	@$(VENV_PYTHON) scripts/check_repository.py
-	$(SAY) "clippy (the first time with llama.cpp: some minutes)"
+	$(SAY) "clippy $(FIRST)"
 	@$(CARGO) clippy --release --workspace --all-targets $(VERBOSE) -- -D warnings
 	@for features in $(FEATURE_SETS); do \
 		printf '==> %s\n' "clippy, features: $$features" && \

@@ -79,6 +79,12 @@ export interface LoadOptions {
   flashAttention?: boolean | null
   /** Most tokens evaluated in one step; at least `maxConcurrent` and 16, at most 8192. Default 512. */
   batchSize?: number | null
+  /**
+   * Tokens that the KV cache holds over all requests; at least `contextSize`.
+   * Default: room for `maxConcurrent` full requests. With less, a request may
+   * have to wait for others to end; none fails by it.
+   */
+  cacheSize?: number | null
   /** Number type of the keys in the KV cache. Default `'f16'`. */
   kvTypeK?: KvType | null
   /** Number type of the values in the KV cache; `'q8_0'` needs flash attention. Default `'f16'`. */

@@ -80,6 +80,13 @@ impl Model {
         self.engine.metadata()
     }
 
+    /// Whether the model takes requests: not closed, and not in a forked
+    /// child.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.engine.is_ready()
+    }
+
     /// Live figures of the engine.
     #[must_use]
     pub fn metrics(&self) -> EngineMetrics {
@@ -150,6 +157,18 @@ impl TokenIter {
     #[must_use]
     pub fn usage(&self) -> crate::Usage {
         self.ticket.usage()
+    }
+
+    /// Times so far.
+    #[must_use]
+    pub fn timings(&self) -> crate::Timings {
+        self.ticket.timings()
+    }
+
+    /// The seed of this generation.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.ticket.seed()
     }
 
     /// Why the generation ended; `None` while it runs and after an error.

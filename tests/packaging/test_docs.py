@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from machine import ROOT, Project, model, run
 
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # Runs a block that awaits at its top level, as in Python's asyncio REPL.
 RUN_PYTHON = """
@@ -35,9 +35,12 @@ JS_IMPORT = "import { Model, MullamaError } from 'mullama'\n"
 JS_MODEL = "const model = await Model.load({path!r})\n"
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
 def blocks(language: str) -> list[object]:
     found = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for page in PAGES:
         text = page.read_text()
         for match in BLOCK.finditer(text):
             if match[1] == language:
@@ -72,6 +75,13 @@ def test_js_block_runs(block: str, node_project: Project) -> None:
     program = folder / ("block.cjs" if "require('mullama')" in block else "block.mjs")
     program.write_text(source)
     run("node", program, cwd=folder, env=env)
+
+
+def test_every_page_with_rust_is_a_doctest() -> None:
+    doctests = (ROOT / "tests/rust/src/lib.rs").read_text()
+    for page in PAGES:
+        if any(match[1] == "rust" for match in BLOCK.finditer(page.read_text())):
+            assert f'include_str!("../../../{page.relative_to(ROOT)}")' in doctests
 
 
 def test_every_language_has_blocks() -> None:

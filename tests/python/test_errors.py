@@ -80,7 +80,7 @@ def test_errors_survive_pickling_and_copying() -> None:
         ({"temperature": 1e300}, "temperature", "1e+300"),
         ({"temperature": 1j}, "temperature", "1j"),
         ({"temperature": -0.5}, "temperature", "-0.5"),
-        ({"stop": "one"}, "stop", "one"),
+        ({"stop": 3}, "stop", "3"),
         ({"stop": [1]}, "stop", "1"),
         ({"stop": ["\ud800"]}, "stop", "a str with lone surrogates"),
         ({"logit_bias": 5}, "logit_bias", "5"),

@@ -22,6 +22,7 @@ const MODEL: &[Setter<ModelOptions>] = &[
     ("timeoutMs", |o, v| v.integer().map(|n| o.timeout = timeout_from_ms(n))),
     ("flashAttention", |o, v| v.boolean().map(|b| o.flash_attention = Some(b))),
     ("batchSize", |o, v| v.integer().map(|n| o.batch_size = n)),
+    ("cacheSize", |o, v| v.integer().map(|n| o.cache_size = Some(n))),
     ("kvTypeK", |o, v| v.kv_type().map(|kind| o.kv_type_k = kind)),
     ("kvTypeV", |o, v| v.kv_type().map(|kind| o.kv_type_v = kind)),
     ("useMmap", |o, v| v.boolean().map(|b| o.use_mmap = b)),
@@ -44,8 +45,8 @@ const STREAM: &[Setter<StreamConfig>] = &[
     ("logitBias", |c, v| v.biases().map(|biases| c.logit_bias = biases)),
     ("ignoreEos", |c, v| v.boolean().map(|b| c.ignore_eos = b)),
     ("bufferSize", |c, v| v.integer().map(|n| c.buffer_size = n)),
-    // Not `timeout_from_ms`: in a request `None` is the model's own limit, so 0
-    // must reach the core's check.
+    // Not `timeout_from_ms`: in a request `None` is the model's own limit, and
+    // zero is none.
     ("timeoutMs", |c, v| v.integer().map(|n| c.timeout = Some(Duration::from_millis(n)))),
 ];
 

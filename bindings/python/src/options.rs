@@ -31,7 +31,7 @@ const GENERATE: [&str; 17] = [
     "timeout_ms",
 ];
 
-const LOAD: [&str; 11] = [
+const LOAD: [&str; 12] = [
     "context_size",
     "gpu_layers",
     "threads",
@@ -40,6 +40,7 @@ const LOAD: [&str; 11] = [
     "timeout_ms",
     "flash_attention",
     "batch_size",
+    "cache_size",
     "kv_type_k",
     "kv_type_v",
     "use_mmap",
@@ -66,7 +67,7 @@ pub(crate) fn stream_config(options: &Bound<'_, PyDict>) -> PyResult<StreamConfi
             "ignore_eos" => config.ignore_eos = given.boolean()?,
             "buffer_size" => config.buffer_size = given.integer()?,
             // Not `timeout_from_ms`: in a request `None` is the model's own
-            // limit, so 0 goes to the core, which refuses it.
+            // limit, and zero is none.
             "timeout_ms" => config.timeout = Some(Duration::from_millis(given.integer()?)),
             _ => return Err(given.unknown(&GENERATE)),
         }
@@ -86,6 +87,7 @@ pub(crate) fn model_options(options: &Bound<'_, PyDict>) -> PyResult<ModelOption
             "timeout_ms" => model.timeout = timeout_from_ms(given.integer()?),
             "flash_attention" => model.flash_attention = Some(given.boolean()?),
             "batch_size" => model.batch_size = given.integer()?,
+            "cache_size" => model.cache_size = Some(given.integer()?),
             "kv_type_k" => model.kv_type_k = given.kv_type()?,
             "kv_type_v" => model.kv_type_v = given.kv_type()?,
             "use_mmap" => model.use_mmap = given.boolean()?,
@@ -205,9 +207,9 @@ impl<'py> Given<'py> {
     /// Several texts. One `str` is refused: taking it for a sequence would
     /// stop at each of its letters.
     fn texts(&self) -> PyResult<Vec<String>> {
-        let refused = || self.refused("use a list of str");
+        let refused = || self.refused("use a str or a list of str");
         if self.value.is_instance_of::<PyString>() {
-            return Err(refused());
+            return Ok(vec![text(&self.name, &self.value)?]);
         }
         let items = self.value.try_iter().map_err(|_| refused())?;
         items.map(|item| text(&self.name, &item?)).collect()

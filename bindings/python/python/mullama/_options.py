@@ -35,9 +35,8 @@ class GenerateOptions(TypedDict, total=False):
     """Taken once from the logit of each token seen lately. Default 0."""
     seed: int | None
     """Default: a fresh one, which the result reports."""
-    stop: Iterable[str] | None
-    """Texts that end the answer, none of which is returned; a list, even of
-    one. Default none."""
+    stop: str | Iterable[str] | None
+    """Texts that end the answer, none of which is returned. Default none."""
     logprobs: int | None
     """Report the log-probability of each token and of this many likeliest
     ones at its place. Default: none are reported."""
@@ -49,7 +48,8 @@ class GenerateOptions(TypedDict, total=False):
     """Tokens that may wait for a slow reader of a stream before its sequence
     pauses. Default 32."""
     timeout_ms: int | None
-    """Milliseconds from submission to the last token. Default: the model's."""
+    """Milliseconds from submission to the last token; 0 is no limit. Default:
+    the model's."""
 
 
 class LoadOptions(TypedDict, total=False):
@@ -73,6 +73,10 @@ class LoadOptions(TypedDict, total=False):
     """Force flash attention on or off. Default: llama.cpp decides."""
     batch_size: int | None
     """Most tokens evaluated in one decode step. Default 512."""
+    cache_size: int | None
+    """Tokens that the KV cache holds over all requests; at least
+    `context_size`. Default: room for `max_concurrent` full requests. With
+    less, a request may have to wait for others to end; none fails by it."""
     kv_type_k: KvType | None
     """Number type of the K half of the KV cache. Default `'f16'`."""
     kv_type_v: KvType | None

@@ -89,6 +89,20 @@ pub(super) fn may_lack_experts(architecture: &str) -> bool {
     matches!(hybrid(architecture), Some(Hybrid::ByHeadsAndFeedForward))
 }
 
+/// They have no default for how experts are chosen.
+pub(super) fn needs_gating(architecture: &str) -> bool {
+    matches!(architecture, "dots1" | "hy_v4" | "minimax-m2" | "smallthinker")
+}
+
+/// How many token shifts a layer must have.
+pub(super) fn token_shifts(architecture: &str) -> Option<u32> {
+    match architecture {
+        "rwkv6" | "rwkv7" => Some(2),
+        "rwkv6qwen2" | "arwkv7" => Some(1),
+        _ => None,
+    }
+}
+
 /// Whether positions may rotate nothing. Elsewhere ggml would never end.
 pub(super) fn may_skip_rotation(architecture: &str) -> bool {
     match hybrid(architecture) {
@@ -112,8 +126,8 @@ pub(super) enum KeyHeads {
 
 pub(super) fn key_heads(architecture: &str) -> Option<KeyHeads> {
     match architecture {
-        "minicpm3" | "plm" => Some(KeyHeads::All),
-        "deepseek2" | "deepseek32" | "glm-dsa" | "mistral4" => Some(KeyHeads::Latent),
+        "minicpm3" | "plm" | "dots1" => Some(KeyHeads::All),
+        "deepseek2" | "deepseek32" | "glm-dsa" | "hy_v4" | "mistral4" => Some(KeyHeads::Latent),
         "jamba" => Some(KeyHeads::ModelWidth),
         _ => None,
     }
@@ -182,7 +196,7 @@ pub(super) fn least_layers(architecture: &str) -> u32 {
 
 /// Their graphs assert that keys and values are of the same size.
 pub(super) fn needs_equal_heads(architecture: &str) -> bool {
-    const EQUAL: &str = "afmoe apertus arcee arctic baichuan bailingmoe2 bert bitnet bloom chameleon chatglm codeshell cogvlm \
+    const EQUAL: &str = "bailingmoe afmoe apertus arcee arctic baichuan bailingmoe2 bert bitnet bloom chameleon chatglm codeshell cogvlm \
         cohere2 cohere2moe command-r dbrx deci deepseek dots1 dream ernie4_5 ernie4_5-moe eurobert exaone \
         exaone-moe exaone4 falcon gemma3n gemma4 glm4 glm4moe gpt-oss gpt2 gptneox granite granite_swa \
         granitehybrid granitemoe graniteswitch grok grovemoe hunyuan-dense hunyuan-moe hunyuan_vl hy_v3 \

@@ -156,10 +156,13 @@ fn check_experts(keys: &Keys<'_>, n_layer: u32) -> Result<()> {
     if n_expert > 0 && used.contains(&0) && !arch::may_lack_experts(keys.architecture) {
         return refuse(format!("'{used_key}' is 0 for some layer"));
     }
-    if n_expert > 0
-        && let Some(gating @ (0 | 5..)) = keys.size("expert_gating_func", u32::MAX)?
-    {
-        return refuse(format!("'{}' is {gating}, but must be 1 to 4", keys.name("expert_gating_func")));
+    let gating = keys.size("expert_gating_func", u32::MAX)?;
+    let is_known = match gating {
+        None => !arch::needs_gating(keys.architecture),
+        Some(gating) => (1..=4).contains(&gating),
+    };
+    if n_expert > 0 && !is_known {
+        return refuse(format!("'{}' is missing or not 1 to 4", keys.name("expert_gating_func")));
     }
     let n_groups = keys.size("expert_group_count", MAX_EXPERTS)?.unwrap_or(0);
     let uneven = n_groups > 1 && !n_expert.is_multiple_of(n_groups);
@@ -225,7 +228,10 @@ fn check_key_heads(keys: &Keys<'_>, header: &Header) -> Result<()> {
     let k = header.n_embd_head_k;
     let n_rot = keys.size("rope.dimension_count", MAX_SIZE)?.unwrap_or(k);
     let n_latent = keys.size("attention.kv_lora_rank", MAX_SIZE)?.unwrap_or(0);
-    let is_latent = keys.size("attention.key_length_mla", MAX_SIZE)?.is_some();
+    let is_latent = keys.positive("attention.key_length_mla", MAX_SIZE)?.is_some();
+    if keys.positive("attention.value_length_mla", MAX_SIZE)?.is_some() != is_latent {
+        return refuse(format!("'{}' and the length of values do not match", keys.name("attention.key_length_mla")));
+    }
     let fits = |(n_head, n_head_kv): (&u32, &u32)| match rule {
         arch::KeyHeads::Latent if is_latent => *n_head_kv == 1 && k == n_latent + n_rot,
         arch::KeyHeads::Latent | arch::KeyHeads::All => n_head_kv == n_head,
@@ -275,7 +281,12 @@ fn check_rotation(keys: &Keys<'_>, header: &Header) -> Result<()> {
 
 fn check_sections(keys: &Keys<'_>, k: u32) -> Result<()> {
     let name = keys.name("rope.dimension_sections");
-    let Some(sections) = keys.metadata.array(&name)? else { return Ok(()) };
+    let Some(sections) = keys.metadata.array(&name)? else {
+        if arch::needs_rope_sections(keys.architecture) {
+            return refuse(format!("the key '{name}' is missing"));
+        }
+        return Ok(());
+    };
     let mut total = 0;
     for section in sections.integers() {
         if !(0..=i128::from(MAX_SIZE)).contains(&section) {
@@ -330,11 +341,12 @@ fn check_recurrent(keys: &Keys<'_>, header: &Header) -> Result<()> {
         let key = keys.name("wkv.head_size");
         return refuse(format!("'{key}' is {head_size}, which does not divide the width {}", header.n_embd));
     }
-    if let Some(count) = keys.size("token_shift_count", MAX_SIZE)?
-        && matches!(keys.architecture, "rwkv6" | "rwkv7")
-        && count != 2
-    {
-        return refuse(format!("'{}' is {count}, but must be 2", keys.name("token_shift_count")));
+    let shifts = keys.size("token_shift_count", MAX_SIZE)?;
+    match arch::token_shifts(keys.architecture) {
+        // llama.cpp's default is 2.
+        Some(needed) if shifts.unwrap_or(2) != needed => {
+            refuse(format!("'{}' must be {needed}", keys.name("token_shift_count")))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

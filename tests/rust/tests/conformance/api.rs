@@ -141,8 +141,6 @@ impl Api for Blocking {
     }
 
     fn stream(model: &Model, prompt: &str, config: StreamConfig, cancel_after: Option<usize>) -> Outcome<Streamed> {
-        // `TokenIter` does not tell its seed; the one asked for stands in.
-        let seed = config.seed.unwrap_or_default();
         let mut stream = model.generate_stream(prompt, config)?;
         let (mut items, mut error) = (Vec::new(), None);
         while let Some(item) = stream.next() {
@@ -154,7 +152,13 @@ impl Api for Blocking {
                 stream.cancel();
             }
         }
-        Ok(Streamed { items, error, finish_reason: stream.finish_reason(), usage: stream.usage(), seed })
+        Ok(Streamed {
+            items,
+            error,
+            finish_reason: stream.finish_reason(),
+            usage: stream.usage(),
+            seed: stream.seed(),
+        })
     }
 
     fn tokenize(model: &Model, text: &str, add_bos: bool, parse_special: bool) -> Outcome<Vec<TokenId>> {
@@ -177,9 +181,8 @@ impl Api for Blocking {
         model.metrics()
     }
 
-    /// `Model` has no such method: it is ready if it takes calls.
     fn is_ready(model: &Model) -> bool {
-        model.tokenize("", false, false).is_ok()
+        model.is_ready()
     }
 
     fn close(model: &Model) {
