@@ -3,7 +3,6 @@
 //! ratios to something measured in the same minutes mean anything.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "the results go to standard output")]
 
 use futures_util::{StreamExt, future::join_all};
 use mullama::{AsyncModel, ModelOptions, StreamConfig};

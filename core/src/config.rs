@@ -3,7 +3,7 @@
 //! lives here and nowhere else; the bindings pass values through.
 
 use crate::{MullamaError, error::MullamaError as E};
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// Most sequences that llama.cpp keeps apart in one context
 /// (`LLAMA_MAX_SEQ` in its `llama-cparams.h`).
@@ -268,7 +268,7 @@ impl Default for AsyncConfig {
 #[cfg(feature = "async")]
 impl AsyncConfig {
     /// The path and the full set of options that these settings stand for.
-    pub(crate) fn into_options(self) -> (PathBuf, ModelOptions) {
+    pub(crate) fn into_options(self) -> (std::path::PathBuf, ModelOptions) {
         let options = ModelOptions {
             gpu_layers: self.gpu_layers,
             context_size: self.context_size,

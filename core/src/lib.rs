@@ -29,6 +29,8 @@
 //! choose what llama.cpp is built with.
 
 #![deny(unsafe_code)]
+// A library writes nothing to its host's streams.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
 
 mod config;
 mod engine;

@@ -17,7 +17,6 @@ async fn main() -> Result<(), MullamaError> {
         print!("{}", token?.text);
         let _ = std::io::stdout().flush();
     }
-    println!();
-    eprintln!("{:?} {:?}", stream.usage(), stream.finish_reason());
+    println!("\n\n{:?}, ended by {:?}", stream.usage(), stream.finish_reason());
     Ok(())
 }

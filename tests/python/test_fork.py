@@ -8,8 +8,11 @@ from conftest import run_script
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 
 PARENT = """
-import asyncio, multiprocessing, os, sys
+import asyncio, multiprocessing, os, sys, warnings
 import mullama, mullama.sync
+
+# Python 3.12 and newer warn of every fork beside threads.
+warnings.simplefilter("ignore", DeprecationWarning)
 
 def refused(call):
     try:

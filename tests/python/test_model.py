@@ -60,6 +60,14 @@ async def test_max_tokens_by_position_and_by_name_are_the_same(model: Model) -> 
     assert len(by_name.tokens) == len(by_position.tokens) == 3
 
 
+async def test_one_stop_string_is_not_a_sequence_of_its_letters(model: Model) -> None:
+    options: mullama.GenerateOptions = {"logit_bias": {token: 100.0 for token in await model.tokenize(" the", False)}}
+    result = await model.generate_with("Once", 4, stop="thth", **options)
+    assert (result.text, result.finish_reason) == (" the" * 4, "length")
+    result = await model.generate_with("Once", 4, stop=" the the", **options)
+    assert (result.text, result.stop_string) == ("", " the the")
+
+
 async def test_none_is_the_cores_default(model: Model) -> None:
     options = dict.fromkeys(mullama.GenerateOptions.__annotations__)
     assert isinstance(await model.generate("Once", 2, **options), str)  # type: ignore[arg-type]

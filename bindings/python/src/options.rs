@@ -204,8 +204,7 @@ impl<'py> Given<'py> {
         boolean(&self.name, &self.value)
     }
 
-    /// Several texts. One `str` is refused: taking it for a sequence would
-    /// stop at each of its letters.
+    /// One text or several. A `str` is one, not a sequence of its letters.
     fn texts(&self) -> PyResult<Vec<String>> {
         let refused = || self.refused("use a str or a list of str");
         if self.value.is_instance_of::<PyString>() {

@@ -266,7 +266,11 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Waits, Limits), M
         cache_size: n_ctx,
         threads: options.effective_threads(),
     };
-    check_memory(n_ctx as u64 * kv_bytes_per_token(&model, options), options)?;
+    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
+    check_memory(
+        model.header().kv_bytes(n_ctx as u64, options.max_concurrent as u64, options.batch_size as u64, k, v),
+        options,
+    )?;
     let threads_before = cpu_load::thread_ids();
     let context = Context::new(
         model,

@@ -7,12 +7,21 @@
 
 use std::time::Duration;
 
-/// How long a step with prefill should take. It bounds the gap of running
-/// streams and the time until a cancellation is seen.
-const TARGET_STEP: Duration = Duration::from_millis(80);
+/// How long a step with prefill should take while streams run: it is the gap
+/// that their readers see.
+const TARGET_BESIDE_STREAMS: Duration = Duration::from_millis(80);
 
-/// Fewest prefill rows of a step, whatever the clock says: a budget of nothing
-/// would starve prompts on a machine that is slow for a moment.
+/// How long it should take while none runs: what the first token of a short
+/// prompt may have to wait for.
+const TARGET_ALONE: Duration = Duration::from_millis(250);
+
+/// Rows of a step with prefill come in multiples of this. From so many rows on
+/// ggml's CPU attention works in tiles (`GGML_FA_TILE_Q` in its `common.h`)
+/// and a row costs half as much; fewer rows take no less time.
+const TILE: usize = 64;
+
+/// Fewest prefill rows of a step: a budget of nothing would starve prompts
+/// beside many streams.
 const MIN_PREFILL: usize = 16;
 
 /// Prompts (or their rests) of at most this many tokens are never split. A
@@ -100,15 +109,14 @@ impl StepCost {
 
     /// Prefill rows that keep a step with `n_decode` decodes near the target.
     pub(crate) fn prefill_budget(&self, n_decode: usize) -> usize {
+        let least = (n_decode + MIN_PREFILL).next_multiple_of(TILE);
         if self.row == 0.0 {
-            // Small enough for a slow machine; the next step knows better.
-            return 2 * MIN_PREFILL;
+            // The least; the next step knows better.
+            return least - n_decode;
         }
-        let rows = (TARGET_STEP.as_secs_f64() / self.row) as usize;
-        let budget = rows.saturating_sub(n_decode).max(MIN_PREFILL);
-        // Whole tiles of the matrix kernels: 64 rows where there are so many.
-        let tile = if budget >= 64 { 64 } else { 16 };
-        budget - budget % tile
+        let target = if n_decode > 0 { TARGET_BESIDE_STREAMS } else { TARGET_ALONE };
+        let rows = (target.as_secs_f64() / self.row) as usize;
+        (rows - rows % TILE).max(least) - n_decode
     }
 }
 
@@ -173,24 +181,25 @@ mod tests {
     #[test]
     fn the_budget_follows_the_measured_cost() {
         let mut cost = StepCost::new();
-        assert_eq!(cost.prefill_budget(0), 32);
-        cost.observe(32, 32, Duration::from_millis(32));
         assert_eq!(cost.prefill_budget(0), 64);
-        assert_eq!(cost.prefill_budget(30), 48);
+        cost.observe(64, 64, Duration::from_millis(64));
+        assert_eq!(cost.prefill_budget(0), 192);
+        assert_eq!(cost.prefill_budget(30), 64 - 30);
+        assert_eq!(cost.prefill_budget(50), 128 - 50, "some prefill, and whole tiles");
         for _ in 0..50 {
             cost.observe(64, 64, Duration::from_millis(640));
         }
-        assert_eq!(cost.prefill_budget(0), MIN_PREFILL);
+        assert_eq!(cost.prefill_budget(0), TILE);
         for _ in 0..50 {
             cost.observe(64, 64, Duration::from_micros(6400));
         }
-        assert!(cost.prefill_budget(0) >= 512);
+        assert!(cost.prefill_budget(4) >= 512);
     }
 
     #[test]
     fn a_step_with_little_prefill_teaches_nothing() {
         let mut cost = StepCost::new();
         cost.observe(3, 19, Duration::from_secs(1));
-        assert_eq!(cost.prefill_budget(0), 32);
+        assert_eq!(cost.prefill_budget(0), StepCost::new().prefill_budget(0));
     }
 }

@@ -58,6 +58,10 @@ impl Model {
             .and_then(|path| CString::new(path).ok())
             .ok_or_else(|| invalid("llama.cpp opens only paths that are UTF-8 without zero bytes"))?;
 
+        if !header.causal_attention {
+            return Err(invalid(NO_GENERATION));
+        }
+
         let mut progress = Progress { callback: params.progress, stopped: false };
         // SAFETY: a pure function.
         let mut raw = unsafe { sys::llama_model_default_params() };
@@ -184,6 +188,11 @@ impl Model {
             }
             if let Ok(n) = usize::try_from(n) {
                 tokens.truncate(n);
+                // A vocabulary without a token for unknown text gives -1.
+                if tokens.iter().any(|&token| !self.contains(token)) {
+                    let reason = "the model's vocabulary has no token for a part of the text";
+                    return Err(MullamaError::Tokenization(reason.to_owned()));
+                }
                 return Ok(tokens);
             }
             tokens.resize(n.unsigned_abs() as usize, 0);
@@ -256,8 +265,8 @@ impl Model {
         if has_encoder || !has_decoder {
             return Err(invalid("encoder-decoder models are not supported; use a decoder-only model"));
         }
-        if diffusion || !self.header.causal_attention {
-            return Err(invalid("the model does not generate text token by token (an embedding or diffusion model)"));
+        if diffusion {
+            return Err(invalid(NO_GENERATION));
         }
         if self.n_vocab() == 0 {
             return Err(invalid("the vocabulary is empty"));
@@ -316,6 +325,8 @@ impl Drop for Model {
         unsafe { sys::llama_model_free(self.model.as_ptr()) };
     }
 }
+
+const NO_GENERATION: &str = "the model does not generate text token by token (an embedding or diffusion model)";
 
 const EMPTY_INFO: ModelInfo = ModelInfo {
     name: String::new(),

@@ -91,7 +91,6 @@ impl Header {
     /// Bytes of a unified KV cache of `n_cells` for `n_seqs` sequences and
     /// batches of `n_batch`. Unlike [`Self::kv_bytes_per_token`] it counts
     /// layers with a sliding window as llama.cpp allocates them.
-    #[allow(dead_code, reason = "the tighter estimate, for models with windows")]
     pub(crate) fn kv_bytes(
         &self,
         n_cells: u64,

@@ -266,7 +266,7 @@ impl Tensor {
             || matches!(last, "ssm_a" | "ssm_d")
             || last.starts_with("ssm_conv1d")
             || last.contains("_lerp_")
-            || last.ends_with("_scale")
+            || last.ends_with("scale")
             || last.ends_with("_base")
             || part.ends_with("shortconv.conv")
             || (is_vector && !is_matrix)

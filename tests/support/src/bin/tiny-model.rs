@@ -10,7 +10,6 @@
 //! `llama`), or the name of a corruption.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program speaks on its standard streams")]
 
 use mullama_test_support::{Corruption, Kind, TinyModel, corrupt, lora};
 use std::process::ExitCode;
