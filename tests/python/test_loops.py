@@ -121,3 +121,29 @@ async def test_the_loop_stays_free_while_native_code_works(model: Model) -> None
     # A GIL that is held for one step of the engine would make most gaps
     # several times this long.
     assert gaps[len(gaps) // 2] < 0.02
+
+
+async def test_a_huge_prompt_holds_up_nobody(model: Model) -> None:
+    """It takes a second and more to tokenize, which is nobody else's affair."""
+
+    async def read() -> None:
+        last = loop.time()
+        async for _ in stream:
+            gaps.append(loop.time() - last)
+            last = loop.time()
+
+    loop = asyncio.get_running_loop()
+    stream = model.generate_stream("Once", **ENDLESS)
+    gaps: list[float] = []
+    reader = asyncio.create_task(read())
+    await generating(model, 3)
+    gaps.clear()
+    start = loop.time()
+    for huge in (model.generate("some words here " * 400_000), anext(model.generate_stream("some words " * 400_000))):
+        with pytest.raises(mullama.PromptTooLongError):
+            await huge
+    seconds = loop.time() - start
+    stream.cancel()
+    await reader
+    assert len(gaps) > 3
+    assert max(gaps) < seconds / 3

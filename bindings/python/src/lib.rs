@@ -30,6 +30,7 @@ mod options;
 mod owned;
 mod sink;
 mod stream;
+mod submit;
 
 use mullama::{MullamaError, MullamaRuntime};
 use pyo3::{exceptions::PyImportError, prelude::*};

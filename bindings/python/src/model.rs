@@ -8,8 +8,9 @@ use crate::{
     runtime,
     sink::{Message, Sink},
     stream::TokenStream,
+    submit::submit,
 };
-use mullama::{AsyncModel, ModelOptions, MullamaError};
+use mullama::{AsyncModel, Generation, ModelOptions, MullamaError, StreamConfig};
 use pyo3::{prelude::*, types::PyDict};
 use std::{path::PathBuf, sync::Arc};
 
@@ -45,6 +46,10 @@ async fn load_with(
     AsyncModel::load_with(path, options).await
 }
 
+async fn generate(model: AsyncModel, prompt: String, config: StreamConfig) -> Result<Generation, MullamaError> {
+    submit(prompt.len(), async move { model.generate_with(&prompt, config).await }).await
+}
+
 /// Work that is done on the thread that asks for it, which must be neither
 /// the event loop's nor the runtime's only worker.
 fn blocking<T: ToPython + Send + 'static>(
@@ -62,14 +67,14 @@ impl Model {
         let model = self.model(prompt.py())?;
         let prompt = options::text("prompt", prompt)?;
         let config = options::stream_config(options)?;
-        Ok(Operation::new(async move { Ok(model.generate_with(&prompt, config).await?.text) }))
+        Ok(Operation::new(async move { Ok(generate(model, prompt, config).await?.text) }))
     }
 
     fn generate_with(&self, prompt: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Operation> {
         let model = self.model(prompt.py())?;
         let prompt = options::text("prompt", prompt)?;
         let config = options::stream_config(options)?;
-        Ok(Operation::new(async move { model.generate_with(&prompt, config).await }))
+        Ok(Operation::new(generate(model, prompt, config)))
     }
 
     /// Starts nothing; the first `pull` does.

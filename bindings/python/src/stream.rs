@@ -9,6 +9,7 @@ use crate::{
     operation::Operation,
     owned::Owned,
     runtime,
+    submit::submit,
 };
 use mullama::{AsyncModel, FinishReason, MullamaError, StreamConfig, TokenData};
 use pyo3::prelude::*;
@@ -190,7 +191,7 @@ impl State {
         if let Source::Unopened(request) = mem::replace(source, Source::Opened) {
             let task = runtime.spawn(async move {
                 let (model, prompt, config) = *request;
-                model.generate_stream(&prompt, config).await
+                submit(prompt.len(), async move { model.generate_stream(&prompt, config).await }).await
             });
             shared.opening = Some(task.abort_handle());
             *source = Source::Opening(task);

@@ -7,26 +7,30 @@
 
 use std::time::Duration;
 
-/// How long a step with prefill should take while streams run: it is the gap
-/// that their readers see.
-const TARGET_BESIDE_STREAMS: Duration = Duration::from_millis(80);
+/// Longest that a step with prefill should take while streams run: it is the
+/// gap that their readers see.
+const LIMIT_BESIDE_STREAMS: Duration = Duration::from_millis(150);
 
 /// How long it should take while none runs: what the first token of a short
 /// prompt may have to wait for.
 const TARGET_ALONE: Duration = Duration::from_millis(250);
 
-/// Rows of a step with prefill come in multiples of this. From so many rows on
-/// ggml's CPU attention works in tiles (`GGML_FA_TILE_Q` in its `common.h`)
-/// and a row costs half as much; fewer rows take no less time.
+/// From so many rows on ggml's CPU attention works in tiles
+/// (`GGML_FA_TILE_Q` in its `common.h`) and a row costs much less. So a step
+/// has whole tiles of rows, or, where that takes too long, few rows.
 const TILE: usize = 64;
+
+/// Rows of a step that is too small for a tile: between this and a tile a row
+/// costs the most.
+const SMALL: usize = 16;
 
 /// Fewest prefill rows of a step: a budget of nothing would starve prompts
 /// beside many streams.
-const MIN_PREFILL: usize = 16;
+const MIN_PREFILL: usize = 8;
 
-/// Prompts (or their rests) of at most this many tokens are never split. A
-/// split costs a step of its own, and the matrix kernels reach their full
-/// speed at about so many rows.
+/// Prompts of at most this many tokens are never split: a split costs a step
+/// of its own, and their attention is cheap. The rest of a long prompt is not
+/// one of them: its rows look back at all that came before.
 const WHOLE: usize = 64;
 
 /// Weight of the newest step in the running mean of the cost of a row.
@@ -38,6 +42,8 @@ pub(crate) struct Candidate {
     /// Tokens that are not evaluated yet; at least 1. With exactly 1 the
     /// sequence decodes, with more it is in prefill.
     pub(crate) n_pending: usize,
+    /// Nothing of it is evaluated yet.
+    pub(crate) is_new: bool,
     /// A sequence whose reader is slow takes no part.
     pub(crate) paused: bool,
 }
@@ -60,7 +66,7 @@ pub(crate) fn plan(candidates: &[Candidate], prefill_budget: usize, capacity: us
     let budget = prefill_budget.min(free);
     let mut given = 0;
     let (mut short, long): (Vec<usize>, Vec<usize>) =
-        prompts.into_iter().partition(|&index| candidates[index].n_pending <= WHOLE);
+        prompts.into_iter().partition(|&index| candidates[index].is_new && candidates[index].n_pending <= WHOLE);
     // Stable: among equally short ones the older goes first.
     short.sort_by_key(|&index| candidates[index].n_pending);
     for index in short {
@@ -86,37 +92,52 @@ pub(crate) fn plan(candidates: &[Candidate], prefill_budget: usize, capacity: us
 }
 
 /// Learns what a row costs and derives the prefill budget from it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct StepCost {
-    /// Seconds a row of a step with prefill costs; 0 until one was measured.
-    row: f64,
+    /// Seconds a row costs in a step of whole tiles; `None` until measured.
+    tiled: Option<f64>,
+    /// Seconds a row costs in a smaller step.
+    small: Option<f64>,
 }
 
 impl StepCost {
-    pub(crate) fn new() -> Self {
-        Self { row: 0.0 }
-    }
-
     /// Takes the measure of a step. Steps with little prefill say nothing
     /// about what a row of prefill costs.
     pub(crate) fn observe(&mut self, n_prefill: usize, n_rows: usize, elapsed: Duration) {
         if n_prefill < MIN_PREFILL {
             return;
         }
+        let (own, other) = if n_rows >= TILE {
+            (&mut self.tiled, &mut self.small)
+        } else {
+            (&mut self.small, &mut self.tiled)
+        };
         let row = elapsed.as_secs_f64() / n_rows as f64;
-        self.row = if self.row == 0.0 { row } else { self.row + NEWEST * (row - self.row) };
+        let Some(before) = *own else {
+            *own = Some(row);
+            return;
+        };
+        let now = before + NEWEST * (row - before);
+        *own = Some(now);
+        // What changes the one, the depth of the prompts or the load of the
+        // machine, changes the other alike, which may not be measured for long.
+        *other = other.map(|other| other * now / before);
     }
 
-    /// Prefill rows that keep a step with `n_decode` decodes near the target.
+    /// Prefill rows for a step beside `n_decode` decodes.
     pub(crate) fn prefill_budget(&self, n_decode: usize) -> usize {
         let least = (n_decode + MIN_PREFILL).next_multiple_of(TILE);
-        if self.row == 0.0 {
-            // The least; the next step knows better.
-            return least - n_decode;
+        // The least of a new engine; the next step knows better.
+        let Some(tiled) = self.tiled else { return least - n_decode };
+        let target = if n_decode > 0 { LIMIT_BESIDE_STREAMS } else { TARGET_ALONE };
+        let rows = (target.as_secs_f64() / tiled) as usize / TILE * TILE;
+        if rows >= least {
+            rows - n_decode
+        } else if n_decode > 0 {
+            SMALL.max(n_decode + MIN_PREFILL) - n_decode
+        } else {
+            least
         }
-        let target = if n_decode > 0 { TARGET_BESIDE_STREAMS } else { TARGET_ALONE };
-        let rows = (target.as_secs_f64() / self.row) as usize;
-        (rows - rows % TILE).max(least) - n_decode
     }
 }
 
@@ -125,7 +146,7 @@ mod tests {
     use super::*;
 
     fn pending(n: &[usize]) -> Vec<Candidate> {
-        n.iter().map(|&n_pending| Candidate { n_pending, paused: false }).collect()
+        n.iter().map(|&n_pending| Candidate { n_pending, is_new: n_pending > 1, paused: false }).collect()
     }
 
     #[test]
@@ -157,6 +178,13 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_of_a_long_prompt_is_split() {
+        let mut candidates = pending(&[1, 60]);
+        candidates[1].is_new = false;
+        assert_eq!(plan(&candidates, 15, 512), [1, 15]);
+    }
+
+    #[test]
     fn the_capacity_of_a_batch_is_never_passed() {
         for capacity in [16, 40, 100] {
             let rows = plan(&pending(&[1, 1, 1, 12, 30, 500, 500]), 64, capacity);
@@ -180,16 +208,11 @@ mod tests {
 
     #[test]
     fn the_budget_follows_the_measured_cost() {
-        let mut cost = StepCost::new();
+        let mut cost = StepCost::default();
         assert_eq!(cost.prefill_budget(0), 64);
         cost.observe(64, 64, Duration::from_millis(64));
         assert_eq!(cost.prefill_budget(0), 192);
-        assert_eq!(cost.prefill_budget(30), 64 - 30);
-        assert_eq!(cost.prefill_budget(50), 128 - 50, "some prefill, and whole tiles");
-        for _ in 0..50 {
-            cost.observe(64, 64, Duration::from_millis(640));
-        }
-        assert_eq!(cost.prefill_budget(0), TILE);
+        assert_eq!(cost.prefill_budget(30), 128 - 30, "whole tiles, the decodes counted");
         for _ in 0..50 {
             cost.observe(64, 64, Duration::from_micros(6400));
         }
@@ -197,9 +220,30 @@ mod tests {
     }
 
     #[test]
+    fn slow_tiles_make_small_steps_beside_streams_and_none_without() {
+        let mut cost = StepCost::default();
+        cost.observe(64, 64, Duration::from_millis(300));
+        assert_eq!(cost.prefill_budget(1), 15);
+        assert_eq!(cost.prefill_budget(40), MIN_PREFILL);
+        assert_eq!(cost.prefill_budget(0), TILE);
+    }
+
+    #[test]
+    fn small_steps_that_get_quicker_bring_the_tiles_back() {
+        let mut cost = StepCost::default();
+        cost.observe(63, 64, Duration::from_millis(300));
+        cost.observe(15, 16, Duration::from_millis(100));
+        assert_eq!(cost.prefill_budget(1), 15);
+        for _ in 0..20 {
+            cost.observe(15, 16, Duration::from_millis(40));
+        }
+        assert_eq!(cost.prefill_budget(1), 63);
+    }
+
+    #[test]
     fn a_step_with_little_prefill_teaches_nothing() {
-        let mut cost = StepCost::new();
+        let mut cost = StepCost::default();
         cost.observe(3, 19, Duration::from_secs(1));
-        assert_eq!(cost.prefill_budget(0), StepCost::new().prefill_budget(0));
+        assert_eq!(cost.prefill_budget(0), StepCost::default().prefill_budget(0));
     }
 }

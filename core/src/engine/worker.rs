@@ -92,7 +92,7 @@ impl Worker {
             preempted: VecDeque::new(),
             memory_is_full: false,
             next_age: 0,
-            cost: StepCost::new(),
+            cost: StepCost::default(),
             governor: Governor::new(limits.threads),
             waits,
             idle: Idle::new(),
@@ -199,7 +199,11 @@ impl Worker {
         let candidates: Vec<Candidate> = self
             .active
             .iter()
-            .map(|sequence| Candidate { n_pending: sequence.n_pending(), paused: sequence.ticket.is_full() })
+            .map(|sequence| Candidate {
+                n_pending: sequence.n_pending(),
+                is_new: sequence.n_past() == 0,
+                paused: sequence.ticket.is_full(),
+            })
             .collect();
         let n_decode = candidates.iter().filter(|c| c.n_pending == 1 && !c.paused).count();
         scheduler::plan(&candidates, self.cost.prefill_budget(n_decode), self.limits.batch_size)
