@@ -3,9 +3,14 @@
 
 use crate::{
     AsyncConfig, EngineMetrics, Generation, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId, TokenStream,
-    engine::{Engine, Loading, Ticket},
+    engine::{Engine, Loading, Reader},
 };
 use std::{collections::BTreeMap, future::poll_fn, path::Path, sync::Arc};
+
+/// Prompts of more bytes than this would keep a thread that serves other tasks
+/// for some milliseconds.
+#[cfg(feature = "tokio-runtime")]
+const LONG_PROMPT: usize = 32 * 1024;
 
 /// A loaded model, for async code.
 ///
@@ -69,22 +74,16 @@ impl AsyncModel {
     /// native work.
     ///
     /// The prompt is tokenized on the thread that polls first, about a
-    /// millisecond for a thousand tokens.
+    /// millisecond for a thousand tokens; with the feature `tokio-runtime` a
+    /// very long one on a thread of the shared runtime.
     ///
     /// # Errors
     /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `Generation`,
     /// `QueueFull`, `Timeout` (with the text so far), `Closed`,
     /// `Unsupported` (forked child).
     pub async fn generate_with(&self, prompt: &str, config: StreamConfig) -> Result<Generation, MullamaError> {
-        /// Cancels when the future is dropped before its end.
-        struct CancelOnDrop(Arc<Ticket>);
-        impl Drop for CancelOnDrop {
-            fn drop(&mut self) {
-                self.0.cancel();
-            }
-        }
-        let guard = CancelOnDrop(self.engine.submit(prompt, config, false)?);
-        poll_fn(|context| guard.0.poll_result(context)).await
+        let reader = self.submit(prompt, config, false).await?;
+        poll_fn(|context| reader.poll_result(context)).await
     }
 
     /// Starts a generation whose tokens come as they are made. Dropping the
@@ -94,8 +93,22 @@ impl AsyncModel {
     /// As [`AsyncModel::generate_with`], where the request is refused at once;
     /// later errors come as the stream's last item.
     pub async fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenStream, MullamaError> {
-        let ticket = self.engine.submit(prompt, config, true)?;
-        Ok(TokenStream::new(ticket, self.engine.clone()))
+        let reader = self.submit(prompt, config, true).await?;
+        Ok(TokenStream::new(reader, self.engine.clone()))
+    }
+
+    /// Hands a request to the engine.
+    async fn submit(&self, prompt: &str, config: StreamConfig, stream: bool) -> Result<Reader, MullamaError> {
+        #[cfg(feature = "tokio-runtime")]
+        if prompt.len() > LONG_PROMPT {
+            let (engine, prompt) = (self.engine.clone(), prompt.to_owned());
+            let work = move || engine.submit(&prompt, config, stream);
+            // If this future is dropped, the reader that comes is dropped too,
+            // which cancels the request.
+            let submitted = crate::MullamaRuntime::shared()?.spawn_blocking(work).await;
+            return submitted.unwrap_or_else(|error| Err(MullamaError::Internal(error.to_string())));
+        }
+        self.engine.submit(prompt, config, stream)
     }
 
     /// Turns text into tokens, without reading special tokens in it. `add_bos`

@@ -3,7 +3,7 @@
 
 use crate::{
     EngineMetrics, Generation, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
-    engine::{Batch, Engine, Loading, Ticket},
+    engine::{Batch, Engine, Loading, Reader},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -109,8 +109,8 @@ impl Model {
     /// `QueueFull`, `Timeout` (with the text so far), `Closed`,
     /// `Unsupported` (forked child).
     pub fn generate_with(&self, prompt: &str, config: StreamConfig) -> Result<Generation, MullamaError> {
-        let ticket = self.engine.submit(prompt, config, false)?;
-        pollster::block_on(poll_fn(|context| ticket.poll_result(context)))
+        let reader = self.engine.submit(prompt, config, false)?;
+        pollster::block_on(poll_fn(|context| reader.poll_result(context)))
     }
 
     /// Starts a generation whose tokens come as they are made. Dropping the
@@ -120,8 +120,8 @@ impl Model {
     /// As [`Model::generate_with`], where the request is refused at once;
     /// later errors come as the last item.
     pub fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenIter, MullamaError> {
-        let ticket = self.engine.submit(prompt, config, true)?;
-        Ok(TokenIter { ticket, ready: VecDeque::new(), _engine: self.engine.clone() })
+        let reader = self.engine.submit(prompt, config, true)?;
+        Ok(TokenIter { reader, ready: VecDeque::new(), _engine: self.engine.clone() })
     }
 
     /// Ends the engine: requests under way end as `Closed`, then the memory is
@@ -140,7 +140,7 @@ impl std::fmt::Debug for Model {
 /// The tokens of a [`Model::generate_stream`]. `next` blocks until a token is
 /// there.
 pub struct TokenIter {
-    ticket: Arc<Ticket>,
+    reader: Reader,
     /// Tokens that were taken together and not given yet.
     ready: VecDeque<TokenData>,
     /// Keeps the engine while the iterator is used.
@@ -150,31 +150,31 @@ pub struct TokenIter {
 impl TokenIter {
     /// Stops the native work; the iterator ends.
     pub fn cancel(&self) {
-        self.ticket.cancel();
+        self.reader.cancel();
     }
 
     /// Token counts so far.
     #[must_use]
     pub fn usage(&self) -> crate::Usage {
-        self.ticket.usage()
+        self.reader.usage()
     }
 
     /// Times so far.
     #[must_use]
     pub fn timings(&self) -> crate::Timings {
-        self.ticket.timings()
+        self.reader.timings()
     }
 
     /// The seed of this generation.
     #[must_use]
     pub fn seed(&self) -> u64 {
-        self.ticket.seed()
+        self.reader.seed()
     }
 
     /// Why the generation ended; `None` while it runs and after an error.
     #[must_use]
     pub fn finish_reason(&self) -> Option<crate::FinishReason> {
-        self.ticket.finish_reason()
+        self.reader.finish_reason()
     }
 }
 
@@ -183,7 +183,7 @@ impl Iterator for TokenIter {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ready.is_empty() {
-            match pollster::block_on(poll_fn(|context| self.ticket.poll_batch(context))) {
+            match pollster::block_on(poll_fn(|context| self.reader.poll_batch(context))) {
                 Batch::Tokens(tokens) => self.ready.extend(tokens),
                 Batch::Failed(error) => return Some(Err(error)),
                 Batch::Done => return None,
@@ -196,11 +196,5 @@ impl Iterator for TokenIter {
 impl std::fmt::Debug for TokenIter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TokenIter").field("usage", &self.usage()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for TokenIter {
-    fn drop(&mut self) {
-        self.ticket.cancel();
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     FinishReason, MullamaError, Timings, TokenData, Usage,
-    engine::{Batch, Engine, Ticket},
+    engine::{Batch, Engine, Reader},
 };
 use futures_core::Stream;
 use std::{
@@ -17,14 +17,14 @@ use std::{
 /// Dropping it stops the native work within one step. A reader that falls
 /// `buffer_size` tokens behind pauses its own sequence and no other.
 pub struct TokenStream {
-    ticket: Arc<Ticket>,
+    reader: Reader,
     /// Keeps the engine while the stream is used.
     _engine: Arc<Engine>,
 }
 
 impl TokenStream {
-    pub(crate) fn new(ticket: Arc<Ticket>, engine: Arc<Engine>) -> Self {
-        Self { ticket, _engine: engine }
+    pub(crate) fn new(reader: Reader, engine: Arc<Engine>) -> Self {
+        Self { reader, _engine: engine }
     }
 
     /// Waits for at least one token and gives all that are ready; an empty
@@ -34,7 +34,7 @@ impl TokenStream {
     /// What ended the generation, after the tokens before it: `Timeout` (with
     /// the text so far), `Generation`, `Closed`.
     pub async fn next_batch(&self) -> Result<Vec<TokenData>, MullamaError> {
-        match poll_fn(|context| self.ticket.poll_batch(context)).await {
+        match poll_fn(|context| self.reader.poll_batch(context)).await {
             Batch::Tokens(tokens) => Ok(tokens),
             Batch::Failed(error) => Err(error),
             Batch::Done => Ok(Vec::new()),
@@ -44,31 +44,31 @@ impl TokenStream {
     /// Stops the native work. The stream ends after the tokens that are ready,
     /// without an error.
     pub fn cancel(&self) {
-        self.ticket.cancel();
+        self.reader.cancel();
     }
 
     /// Token counts so far.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.ticket.usage()
+        self.reader.usage()
     }
 
     /// Times so far.
     #[must_use]
     pub fn timings(&self) -> Timings {
-        self.ticket.timings()
+        self.reader.timings()
     }
 
     /// The seed of this generation.
     #[must_use]
     pub fn seed(&self) -> u64 {
-        self.ticket.seed()
+        self.reader.seed()
     }
 
     /// Why the generation ended; `None` while it runs and after an error.
     #[must_use]
     pub fn finish_reason(&self) -> Option<FinishReason> {
-        self.ticket.finish_reason()
+        self.reader.finish_reason()
     }
 }
 
@@ -76,18 +76,12 @@ impl Stream for TokenStream {
     type Item = Result<TokenData, MullamaError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.ticket.poll_token(context)
+        self.reader.poll_token(context)
     }
 }
 
 impl std::fmt::Debug for TokenStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TokenStream").field("usage", &self.usage()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for TokenStream {
-    fn drop(&mut self) {
-        self.ticket.cancel();
     }
 }

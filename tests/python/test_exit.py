@@ -27,14 +27,14 @@ async def busy(model):
     return tasks
 
 async def load(**options):
-    return await mullama.Model.load(sys.argv[1], threads=1, max_concurrent=4, **options)
+    return await mullama.Model.load(sys.argv[1], threads=1, max_concurrent=4, timeout_ms=0, **options)
 """
 
 SYNC = """
 import atexit, sys, threading, time
 import mullama.sync
 
-model = mullama.sync.Model.load(sys.argv[1], threads=1)
+model = mullama.sync.Model.load(sys.argv[1], threads=1, timeout_ms=0)
 
 def read():
     for token in model.generate_stream("Once", 100000, ignore_eos=True):

@@ -22,7 +22,7 @@ mod ticket;
 mod worker;
 
 pub use registry::close_all;
-pub(crate) use ticket::{Batch, Ticket};
+pub(crate) use ticket::{Batch, Reader};
 
 use crate::{
     EngineMetrics, FinishReason, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId,
@@ -41,6 +41,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
     time::Instant,
 };
+use ticket::Ticket;
 use worker::{Limits, Worker};
 
 /// Seeds that are drawn fresh stay below this, so that every language's
@@ -172,7 +173,7 @@ impl Engine {
     /// # Errors
     /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `QueueFull`, `Closed`;
     /// `Unsupported` in a forked child.
-    pub(crate) fn submit(&self, prompt: &str, config: StreamConfig, stream: bool) -> Result<Arc<Ticket>, MullamaError> {
+    pub(crate) fn submit(&self, prompt: &str, config: StreamConfig, stream: bool) -> Result<Reader, MullamaError> {
         let submitted = Instant::now();
         let model = self.model()?;
         config.validate(model.n_vocab())?;
@@ -189,7 +190,8 @@ impl Engine {
         let buffer_size = stream.then_some(config.buffer_size);
         let ticket = Ticket::new(self.shared.inbox.clone(), deadline, timeout_ms, buffer_size, seed);
         let n_wanted = config.max_tokens;
-        let request = Request::new(ticket.clone(), tokens, config, seed);
+        let reader = ticket.reader();
+        let request = Request::new(ticket, tokens, config, seed);
         if n_wanted == 0 {
             // Nothing is to be computed. Nobody waits for the ticket yet.
             self.shared.metrics.completed.fetch_add(1, Ordering::Relaxed);
@@ -197,7 +199,7 @@ impl Engine {
         } else {
             self.shared.inbox.submit(request)?;
         }
-        Ok(ticket)
+        Ok(reader)
     }
 
     /// Ends the engine: requests end as `Closed`, then the memory is freed.

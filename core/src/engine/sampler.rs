@@ -36,15 +36,7 @@ pub(crate) struct Logprobs {
 
 /// The sampler of one request.
 pub(crate) struct Sampler {
-    temperature: f32,
-    top_k: usize,
-    top_p: f32,
-    min_p: f32,
-    typical_p: f32,
-    repeat_penalty: f32,
-    repeat_last_n: usize,
-    frequency_penalty: f32,
-    presence_penalty: f32,
+    config: StreamConfig,
     /// Bias of the caller, and negative infinity for the end-of-generation
     /// tokens under `ignore_eos`.
     bias: Vec<(TokenId, f32)>,
@@ -62,15 +54,7 @@ impl Sampler {
             bias.extend(eog.iter().map(|&token| (token, f32::NEG_INFINITY)));
         }
         Self {
-            temperature: config.temperature,
-            top_k: config.top_k,
-            top_p: config.top_p,
-            min_p: config.min_p,
-            typical_p: config.typical_p,
-            repeat_penalty: config.repeat_penalty,
-            repeat_last_n: config.repeat_last_n,
-            frequency_penalty: config.frequency_penalty,
-            presence_penalty: config.presence_penalty,
+            config: config.clone(),
             bias,
             rng: ChaCha8Rng::seed_from_u64(seed),
             adjusted: Vec::new(),
@@ -85,15 +69,15 @@ impl Sampler {
     pub(crate) fn sample(&mut self, logits: &[f32], history: &[TokenId]) -> Result<TokenId, MullamaError> {
         let adjusted = self.adjust(logits, history);
         let row = if adjusted { self.adjusted.as_slice() } else { logits };
-        if self.temperature == 0.0 {
+        if self.config.temperature == 0.0 {
             return argmax(row).map(|best| best.token).ok_or_else(no_candidate);
         }
         self.candidates.clear();
-        let mut top_p_is_due = self.top_p < 1.0;
-        if self.top_k > 0 && self.top_k < row.len() {
-            top(row, self.top_k, &mut self.candidates);
-        } else if top_p_is_due && self.typical_p == 1.0 {
-            nucleus(row, self.top_p, &mut self.candidates);
+        let mut top_p_is_due = self.config.top_p < 1.0;
+        if self.config.top_k > 0 && self.config.top_k < row.len() {
+            top(row, self.config.top_k, &mut self.candidates);
+        } else if top_p_is_due && self.config.typical_p == 1.0 {
+            nucleus(row, self.config.top_p, &mut self.candidates);
             top_p_is_due = false;
         } else {
             all(row, &mut self.candidates);
@@ -101,15 +85,15 @@ impl Sampler {
         if self.candidates.is_empty() {
             return Err(no_candidate());
         }
-        if self.typical_p < 1.0 {
-            typical(&mut self.candidates, self.typical_p);
+        if self.config.typical_p < 1.0 {
+            typical(&mut self.candidates, self.config.typical_p);
         }
         if top_p_is_due {
             let mass = mass(&self.candidates, 1.0);
-            cut_nucleus(&mut self.candidates, self.top_p, mass);
+            cut_nucleus(&mut self.candidates, self.config.top_p, mass);
         }
-        if self.min_p > 0.0 {
-            let least = self.candidates[0].logit + self.min_p.ln();
+        if self.config.min_p > 0.0 {
+            let least = self.candidates[0].logit + self.config.min_p.ln();
             self.candidates.retain(|candidate| candidate.logit >= least);
         }
         Ok(self.draw())
@@ -117,13 +101,13 @@ impl Sampler {
 
     /// Draws by probability under the temperature.
     fn draw(&mut self) -> TokenId {
-        let total = mass(&self.candidates, self.temperature);
+        let total = mass(&self.candidates, self.config.temperature);
         let max = self.candidates[0].logit;
         // 53 random bits make a number from 0 up to 1.
         let share = (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
         let mut left = share * total;
         for candidate in &self.candidates {
-            left -= f64::from((candidate.logit - max) / self.temperature).exp();
+            left -= f64::from((candidate.logit - max) / self.config.temperature).exp();
             if left < 0.0 {
                 return candidate.token;
             }
@@ -135,9 +119,11 @@ impl Sampler {
     /// Fills `self.adjusted` with bias and penalties; `false` when neither
     /// changes anything.
     fn adjust(&mut self, logits: &[f32], history: &[TokenId]) -> bool {
-        let seen = &history[history.len().saturating_sub(self.repeat_last_n)..];
+        let seen = &history[history.len().saturating_sub(self.config.repeat_last_n)..];
         let penalties = !seen.is_empty()
-            && (self.repeat_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0);
+            && (self.config.repeat_penalty != 1.0
+                || self.config.frequency_penalty != 0.0
+                || self.config.presence_penalty != 0.0);
         if self.bias.is_empty() && !penalties {
             return false;
         }
@@ -156,11 +142,11 @@ impl Sampler {
             for (token, count) in counts {
                 if let Some(logit) = self.adjusted.get_mut(token as usize) {
                     *logit = if *logit > 0.0 {
-                        *logit / self.repeat_penalty
+                        *logit / self.config.repeat_penalty
                     } else {
-                        *logit * self.repeat_penalty
+                        *logit * self.config.repeat_penalty
                     };
-                    *logit -= count * self.frequency_penalty + self.presence_penalty;
+                    *logit -= count * self.config.frequency_penalty + self.config.presence_penalty;
                 }
             }
         }

@@ -6,6 +6,7 @@ use super::inbox::Inbox;
 use crate::{FinishReason, Generation, MullamaError, Timings, TokenData, Usage};
 use std::{
     collections::VecDeque,
+    ops::Deref,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -69,8 +70,30 @@ pub(crate) enum Batch {
     Done,
 }
 
+/// The reader's end of a ticket. Dropping it cancels the request.
+pub(crate) struct Reader(Arc<Ticket>);
+
+impl Deref for Reader {
+    type Target = Ticket;
+
+    fn deref(&self) -> &Ticket {
+        &self.0
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
 impl Ticket {
-    pub(crate) fn new(
+    /// The reader's end.
+    pub(super) fn reader(self: &Arc<Self>) -> Reader {
+        Reader(self.clone())
+    }
+
+    pub(super) fn new(
         inbox: Arc<Inbox>,
         deadline: Option<Instant>,
         timeout_ms: u64,
