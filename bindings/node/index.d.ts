@@ -134,7 +134,7 @@ export interface GenerateOptions {
   ignoreEos?: boolean | null
   /** Tokens that may wait for a slow reader of a stream before its generation pauses. Default 32. */
   bufferSize?: number | null
-  /** From submission to the last token; 1 or more. Default: the model's limit. */
+  /** From submission to the last token; 0 is no limit. Default: the model's limit. */
   timeoutMs?: number | null
   /**
    * Ends the native work when it fires, at any stage, and rejects with its

@@ -28,7 +28,8 @@ impl TokenStream {
     }
 
     /// Waits for at least one token and gives all that are ready; an empty
-    /// vector is the end. Dropping the future loses no token.
+    /// vector is the end. Dropping the future loses no token. One task at a
+    /// time may wait; of several only the last would be woken.
     ///
     /// # Errors
     /// What ended the generation, after the tokens before it: `Timeout` (with

@@ -67,15 +67,18 @@ fn waited(file: &mut File) -> Option<Duration> {
     field.parse().ok().map(Duration::from_nanos)
 }
 
-/// Counts idle processors over intervals.
+/// Counts idle processors, of those that the process may use, over intervals.
 pub(super) struct Idle {
     since: Instant,
     ticks: Option<u64>,
+    /// The names that these processors have in `/proc/stat`.
+    processors: Vec<String>,
 }
 
 impl Idle {
     pub(super) fn new() -> Self {
-        Self { since: Instant::now(), ticks: None }
+        let processors = allowed_processors().unwrap_or_default().iter().map(|n| format!("cpu{n}")).collect();
+        Self { since: Instant::now(), ticks: None, processors }
     }
 
     /// Forgets the interval under way.
@@ -89,21 +92,35 @@ impl Idle {
         if self.ticks.is_some() && elapsed < IDLE_INTERVAL {
             return None;
         }
-        let ticks = idle_ticks()?;
+        let ticks = idle_ticks(&self.processors)?;
         let before = self.ticks.replace(ticks);
         self.since = now;
         before.map(|before| ticks.saturating_sub(before) as f64 / TICKS / elapsed.as_secs_f64())
     }
 }
 
-/// Idle and waiting-for-disk ticks of all processors together: the fourth and
-/// fifth number of the first line of `/proc/stat`.
-fn idle_ticks() -> Option<u64> {
-    let mut text = [0; 160];
-    let n = File::open("/proc/stat").ok()?.read(&mut text).ok()?;
-    let line = std::str::from_utf8(&text[..n]).ok()?.lines().next()?;
-    let field = |n: usize| line.split_ascii_whitespace().nth(n)?.parse::<u64>().ok();
-    Some(field(4)? + field(5)?)
+/// Idle and waiting-for-disk ticks of some processors together: the fourth and
+/// fifth number of their lines of `/proc/stat`.
+fn idle_ticks(processors: &[String]) -> Option<u64> {
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let ticks = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let name = fields.next()?;
+        let mut field = |n: usize| fields.nth(n)?.parse::<u64>().ok();
+        processors.iter().any(|processor| processor == name).then(|| Some(field(3)? + field(0)?))?
+    };
+    Some(text.lines().take_while(|line| line.starts_with("cpu")).filter_map(ticks).sum())
+}
+
+/// The processors in the affinity mask, which the kernel lists as in `0-3,8`.
+fn allowed_processors() -> Option<Vec<usize>> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let list = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let ranges = list.trim().split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?)
+    });
+    Some(ranges.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -115,7 +132,9 @@ mod tests {
         assert!(!thread_ids().is_empty());
         let mut waits = Waits::of_threads_since(&thread_ids());
         assert_eq!(waits.read().len(), 1, "the calling thread alone");
-        assert!(idle_ticks().is_some());
+        let processors = allowed_processors().expect("a mask");
+        assert_eq!(processors.len(), std::thread::available_parallelism().unwrap().get());
+        assert!(idle_ticks(&["cpu0".to_owned()]).is_some_and(|ticks| ticks > 0));
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub(crate) struct Inbox {
     /// Requests that are submitted and not admitted, in this inbox and in the
     /// engine's own queue. Bounds the queue.
     n_waiting: AtomicUsize,
+    /// Sequences that are served, as the engine last told.
+    n_active: AtomicUsize,
+    max_concurrent: usize,
     max_queue: usize,
 }
 
@@ -32,12 +35,14 @@ struct State {
 }
 
 impl Inbox {
-    pub(crate) fn new(max_queue: usize) -> Self {
+    pub(crate) fn new(max_concurrent: usize, max_queue: usize) -> Self {
         Self {
             state: Mutex::default(),
             bell: Condvar::new(),
             closing: AtomicBool::new(false),
             n_waiting: AtomicUsize::new(0),
+            n_active: AtomicUsize::new(0),
+            max_concurrent,
             max_queue,
         }
     }
@@ -45,7 +50,8 @@ impl Inbox {
     /// Hands a request to the engine.
     ///
     /// # Errors
-    /// `Closed`, or `QueueFull` when `max_queue` requests wait.
+    /// `Closed`, or `QueueFull` when all sequences are taken and `max_queue`
+    /// requests wait. One that a free sequence is about to take does not wait.
     pub(crate) fn submit(&self, request: Request) -> Result<(), MullamaError> {
         let mut state = self.lock();
         // Under the lock: the engine's last look takes everything that was
@@ -53,7 +59,8 @@ impl Inbox {
         if self.is_closing() {
             return Err(MullamaError::model_closed());
         }
-        if self.n_waiting.load(Ordering::Acquire) >= self.max_queue {
+        let n_free = self.max_concurrent.saturating_sub(self.n_active.load(Ordering::Acquire));
+        if self.n_waiting.load(Ordering::Acquire) >= self.max_queue.saturating_add(n_free) {
             return Err(MullamaError::QueueFull { limit: self.max_queue });
         }
         self.n_waiting.fetch_add(1, Ordering::AcqRel);
@@ -87,6 +94,11 @@ impl Inbox {
     /// How many requests wait for admission.
     pub(crate) fn n_waiting(&self) -> usize {
         self.n_waiting.load(Ordering::Acquire)
+    }
+
+    /// So many sequences are served now.
+    pub(super) fn set_active(&self, n: usize) {
+        self.n_active.store(n, Ordering::Release);
     }
 
     /// A request left the queue: admitted, or over before that.

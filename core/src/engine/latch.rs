@@ -15,8 +15,8 @@ pub(crate) struct Latch<T> {
 
 struct State<T> {
     value: Option<T>,
-    /// One entry for each task that waits; a task that polls again replaces
-    /// its own.
+    /// Those who wait, and who have waited and gave up: few, and gone with the
+    /// value.
     wakers: Vec<Waker>,
 }
 

@@ -38,7 +38,10 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 use ticket::Ticket;
@@ -52,19 +55,31 @@ const SEED_LIMIT: u64 = 1 << 53;
 struct Shared {
     inbox: Arc<Inbox>,
     metrics: Metrics,
-    /// The result of the load. Weak, since this outlives `Engine::close`,
-    /// which frees the weights; the worker's context keeps them till then.
-    loaded: Latch<Result<Weak<Model>, MullamaError>>,
+    /// The result of the load.
+    loaded: Latch<Result<(), MullamaError>>,
+    /// Weights and vocabulary, from the load until the engine's thread ends. It
+    /// takes them out then, so that the weights are freed by it, though
+    /// handles exist, and not by the task that waits for a close.
+    model: Mutex<Option<Arc<Model>>>,
     /// Set when the thread has ended and its context is freed.
     stopped: Latch<()>,
     options: ModelOptions,
 }
 
+impl Shared {
+    fn model(&self) -> Option<Arc<Model>> {
+        self.lock_model().clone()
+    }
+
+    /// Nothing that can panic runs under the lock, so a poisoned one is whole.
+    fn lock_model(&self) -> MutexGuard<'_, Option<Arc<Model>>> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A loaded model with its thread. Dropping the last handle ends the thread.
 pub(crate) struct Engine {
     shared: Arc<Shared>,
-    /// Taken by `close`, so that the weights are freed though handles exist.
-    model: Mutex<Option<Arc<Model>>>,
     info: ModelInfo,
     metadata: BTreeMap<String, String>,
     kv_bytes_per_token: u64,
@@ -87,16 +102,17 @@ impl Loading {
         llama::ensure_started()?;
         registry::close_at_exit();
         let shared = Arc::new(Shared {
-            inbox: Arc::new(Inbox::new(options.max_queue)),
+            inbox: Arc::new(Inbox::new(options.max_concurrent, options.max_queue)),
             metrics: Metrics::default(),
             loaded: Latch::new(),
+            model: Mutex::new(None),
             stopped: Latch::new(),
             options,
         });
         let entry = registry::enter(Arc::downgrade(&shared));
         let (path, thread_shared) = (path.to_owned(), shared.clone());
         std::thread::Builder::new()
-            .name("mullama-engine".to_owned())
+            .name(thread_name())
             .spawn(move || {
                 run(&path, &thread_shared);
                 thread_shared.stopped.set(());
@@ -112,27 +128,27 @@ impl Loading {
     /// Waits until the model is loaded. Dropping the future stops the load.
     pub(crate) async fn wait(mut self) -> Result<Engine, MullamaError> {
         let shared = self.shared.clone().expect("only this method takes it, and it consumes self");
-        let model = shared.loaded.wait().await?.upgrade().ok_or_else(MullamaError::model_closed)?;
+        shared.loaded.wait().await?;
+        let model = shared.model().ok_or_else(MullamaError::model_closed)?;
         self.shared = None;
-        Ok(Engine::new(shared, model))
+        Ok(Engine::new(shared, &model))
     }
 }
 
 impl Drop for Loading {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
+        if let Some(shared) = self.shared.take().filter(|_| !process::is_forked_child()) {
             shared.inbox.close();
         }
     }
 }
 
 impl Engine {
-    fn new(shared: Arc<Shared>, model: Arc<Model>) -> Self {
+    fn new(shared: Arc<Shared>, model: &Model) -> Self {
         Self {
             info: model.info().clone(),
             metadata: model.metadata().clone(),
-            kv_bytes_per_token: kv_bytes_per_token(&model, &shared.options),
-            model: Mutex::new(Some(model)),
+            kv_bytes_per_token: kv_bytes_per_token(model, &shared.options),
             shared,
         }
     }
@@ -163,8 +179,7 @@ impl Engine {
         if self.shared.inbox.is_closing() {
             return Err(MullamaError::model_closed());
         }
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
-        model.clone().ok_or_else(MullamaError::model_closed)
+        self.shared.model().ok_or_else(MullamaError::model_closed)
     }
 
     /// Validates and tokenizes on the caller's thread and hands the request to
@@ -209,38 +224,42 @@ impl Engine {
             return;
         }
         self.shared.inbox.close();
-        // Held until the thread has ended: freeing a model's weights is work
-        // that does not belong to whoever drops the last handle.
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.shared.stopped.wait().await;
-        drop(model);
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
         if process::is_forked_child() {
-            // The weights are shared with the parent; leave them alone.
-            std::mem::forget(self.model.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            // What the parent's threads use is not this process's to free.
+            std::mem::forget(self.shared.clone());
             return;
         }
         self.shared.inbox.close();
     }
 }
 
+/// A name for an engine's thread, in the 15 bytes that Linux keeps. ggml's
+/// threads inherit it, which tells those of one engine from another's.
+fn thread_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("mullama-eng{}", NEXT.fetch_add(1, Ordering::Relaxed) % 10_000)
+}
+
 /// The body of the engine's thread. A panic ends this engine alone.
 fn run(path: &Path, shared: &Arc<Shared>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| match load(path, shared) {
         Ok((context, waits, limits)) => {
-            let model = Arc::downgrade(context.model());
+            *shared.lock_model() = Some(context.model().clone());
             let worker = Worker::new(shared.clone(), context, waits, limits);
-            shared.loaded.set(Ok(model));
+            shared.loaded.set(Ok(()));
             worker.run();
         }
         Err(error) => shared.loaded.set(Err(error)),
     }));
     // Lets nothing more in, also after a panic.
     shared.inbox.close();
+    drop(shared.lock_model().take());
     if outcome.is_err() {
         shared.inbox.drain(&mut std::collections::VecDeque::new());
         shared.loaded.set(Err(MullamaError::Internal("the engine's thread panicked".to_owned())));

@@ -7,12 +7,12 @@
 
 use std::time::Duration;
 
-/// Longest that a step with prefill should take while streams run: it is the
-/// gap that their readers see.
-const LIMIT_BESIDE_STREAMS: Duration = Duration::from_millis(150);
+/// Longest that a step with prefill should take while others are served: it is
+/// the gap that their readers see.
+const LIMIT_BESIDE_OTHERS: Duration = Duration::from_millis(150);
 
-/// How long it should take while none runs: what the first token of a short
-/// prompt may have to wait for.
+/// How long it should take for a lone request: what the first token of a short
+/// prompt that comes then may have to wait for.
 const TARGET_ALONE: Duration = Duration::from_millis(250);
 
 /// From so many rows on ggml's CPU attention works in tiles
@@ -65,8 +65,9 @@ pub(crate) fn plan(candidates: &[Candidate], prefill_budget: usize, capacity: us
     }
     let budget = prefill_budget.min(free);
     let mut given = 0;
-    let (mut short, long): (Vec<usize>, Vec<usize>) =
-        prompts.into_iter().partition(|&index| candidates[index].is_new && candidates[index].n_pending <= WHOLE);
+    let (mut short, long): (Vec<usize>, Vec<usize>) = prompts
+        .into_iter()
+        .partition(|&index| candidates[index].is_new && candidates[index].n_pending <= WHOLE.min(free));
     // Stable: among equally short ones the older goes first.
     short.sort_by_key(|&index| candidates[index].n_pending);
     for index in short {
@@ -124,12 +125,12 @@ impl StepCost {
         *other = other.map(|other| other * now / before);
     }
 
-    /// Prefill rows for a step beside `n_decode` decodes.
-    pub(crate) fn prefill_budget(&self, n_decode: usize) -> usize {
+    /// Prefill rows for a step beside `n_decode` decodes, shared by `n_prompts`.
+    pub(crate) fn prefill_budget(&self, n_decode: usize, n_prompts: usize) -> usize {
         let least = (n_decode + MIN_PREFILL).next_multiple_of(TILE);
         // The least of a new engine; the next step knows better.
         let Some(tiled) = self.tiled else { return least - n_decode };
-        let target = if n_decode > 0 { LIMIT_BESIDE_STREAMS } else { TARGET_ALONE };
+        let target = if n_decode > 0 || n_prompts > 1 { LIMIT_BESIDE_OTHERS } else { TARGET_ALONE };
         let rows = (target.as_secs_f64() / tiled) as usize / TILE * TILE;
         if rows >= least {
             rows - n_decode
@@ -185,6 +186,16 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_larger_than_the_free_rows_is_split_and_not_left_out() {
+        for capacity in 16..80 {
+            for n_pending in 2..80 {
+                let rows = plan(&pending(&[1, n_pending]), 64, capacity);
+                assert!(rows[1] > 0, "{n_pending} of {capacity}");
+            }
+        }
+    }
+
+    #[test]
     fn the_capacity_of_a_batch_is_never_passed() {
         for capacity in [16, 40, 100] {
             let rows = plan(&pending(&[1, 1, 1, 12, 30, 500, 500]), 64, capacity);
@@ -209,23 +220,23 @@ mod tests {
     #[test]
     fn the_budget_follows_the_measured_cost() {
         let mut cost = StepCost::default();
-        assert_eq!(cost.prefill_budget(0), 64);
+        assert_eq!(cost.prefill_budget(0, 1), 64);
         cost.observe(64, 64, Duration::from_millis(64));
-        assert_eq!(cost.prefill_budget(0), 192);
-        assert_eq!(cost.prefill_budget(30), 128 - 30, "whole tiles, the decodes counted");
+        assert_eq!(cost.prefill_budget(0, 1), 192);
+        assert_eq!(cost.prefill_budget(30, 1), 128 - 30, "whole tiles, the decodes counted");
         for _ in 0..50 {
             cost.observe(64, 64, Duration::from_micros(6400));
         }
-        assert!(cost.prefill_budget(4) >= 512);
+        assert!(cost.prefill_budget(4, 1) >= 512);
     }
 
     #[test]
     fn slow_tiles_make_small_steps_beside_streams_and_none_without() {
         let mut cost = StepCost::default();
         cost.observe(64, 64, Duration::from_millis(300));
-        assert_eq!(cost.prefill_budget(1), 15);
-        assert_eq!(cost.prefill_budget(40), MIN_PREFILL);
-        assert_eq!(cost.prefill_budget(0), TILE);
+        assert_eq!(cost.prefill_budget(1, 1), 15);
+        assert_eq!(cost.prefill_budget(40, 1), MIN_PREFILL);
+        assert_eq!(cost.prefill_budget(0, 1), TILE);
     }
 
     #[test]
@@ -233,17 +244,17 @@ mod tests {
         let mut cost = StepCost::default();
         cost.observe(63, 64, Duration::from_millis(300));
         cost.observe(15, 16, Duration::from_millis(100));
-        assert_eq!(cost.prefill_budget(1), 15);
+        assert_eq!(cost.prefill_budget(1, 1), 15);
         for _ in 0..20 {
             cost.observe(15, 16, Duration::from_millis(40));
         }
-        assert_eq!(cost.prefill_budget(1), 63);
+        assert_eq!(cost.prefill_budget(1, 1), 63);
     }
 
     #[test]
     fn a_step_with_little_prefill_teaches_nothing() {
         let mut cost = StepCost::default();
         cost.observe(3, 19, Duration::from_secs(1));
-        assert_eq!(cost.prefill_budget(0), StepCost::default().prefill_budget(0));
+        assert_eq!(cost.prefill_budget(0, 1), StepCost::default().prefill_budget(0, 1));
     }
 }

@@ -5,6 +5,7 @@ use super::{
     hold_back::HoldBack,
     request::{Producer, Request},
     sampler::{self, Sampler},
+    ticket::Ticket,
 };
 use crate::{
     FinishReason, Generation, MullamaError, Timings, TokenData, TokenId, TokenLogprob, TokenLogprobs, Usage,
@@ -238,6 +239,35 @@ impl Sequence {
     }
 }
 
-/// The requests of a step, for the abort check: it may stop the step when all
-/// of them are over.
-pub(super) type InFlight = Vec<Arc<super::ticket::Ticket>>;
+/// The requests of a step with their rows, for the abort check.
+pub(super) struct InFlight {
+    requests: Vec<(Arc<Ticket>, usize)>,
+    /// Whether the memory can drop the rows of a step that was stopped, so
+    /// that the others go on from where they were. Recurrent ones can't.
+    can_go_back: bool,
+}
+
+impl InFlight {
+    pub(super) fn new(can_go_back: bool) -> Self {
+        Self { requests: Vec::new(), can_go_back }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.requests.clear();
+    }
+
+    pub(super) fn push(&mut self, ticket: Arc<Ticket>, n_rows: usize) {
+        self.requests.push((ticket, n_rows));
+    }
+
+    /// Whether the step should stop: most of its rows are for nobody any more.
+    /// The rows of the others, few beside a cancelled prefill, are computed
+    /// again.
+    pub(super) fn is_not_worth_it(&self, now: Instant) -> bool {
+        let rows = |of_over: bool| -> usize {
+            self.requests.iter().filter(|(ticket, _)| ticket.is_over(now) == of_over).map(|(_, n)| n).sum()
+        };
+        let (over, live) = (rows(true), rows(false));
+        if self.can_go_back { over > live } else { over > 0 && live == 0 }
+    }
+}

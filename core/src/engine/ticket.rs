@@ -3,7 +3,7 @@
 //! reader takes them, from any thread.
 
 use super::inbox::Inbox;
-use crate::{FinishReason, Generation, MullamaError, Timings, TokenData, Usage};
+use crate::{FinishReason, Generation, MullamaError, Timings, TokenData, Usage, process};
 use std::{
     collections::VecDeque,
     ops::Deref,
@@ -117,6 +117,9 @@ impl Ticket {
     /// Asks the engine to stop. Seen within one step; inside a step when
     /// nothing else is in flight.
     pub(crate) fn cancel(&self) {
+        if process::is_forked_child() {
+            return;
+        }
         if !self.cancelled.swap(true, Ordering::AcqRel) && matches!(self.lock().end, Ending::Running) {
             self.inbox.notify();
         }
@@ -124,6 +127,9 @@ impl Ticket {
 
     /// Waits for tokens and gives all that are ready.
     pub(crate) fn poll_batch(&self, context: &mut Context<'_>) -> Poll<Batch> {
+        if let Err(error) = process::check() {
+            return Poll::Ready(Batch::Failed(error));
+        }
         let mut state = self.lock();
         if !state.tokens.is_empty() {
             let tokens = Vec::from(std::mem::take(&mut state.tokens));
@@ -137,6 +143,9 @@ impl Ticket {
     /// Waits for one token.
     #[cfg(feature = "async")]
     pub(crate) fn poll_token(&self, context: &mut Context<'_>) -> Poll<Option<Result<TokenData, MullamaError>>> {
+        if let Err(error) = process::check() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let mut state = self.lock();
         if let Some(token) = state.tokens.pop_front() {
             drop(state);
@@ -151,6 +160,7 @@ impl Ticket {
 
     /// Waits for the end, past all tokens.
     pub(crate) fn poll_result(&self, context: &mut Context<'_>) -> Poll<End> {
+        process::check()?;
         let mut state = self.lock();
         match std::mem::replace(&mut state.end, Ending::Taken) {
             Ending::Ended(end) => Poll::Ready(end),
@@ -195,8 +205,8 @@ impl Ticket {
     }
 
     fn took(&self, n: usize) {
-        self.n_waiting.fetch_sub(n, Ordering::AcqRel);
-        if self.paused.swap(false, Ordering::AcqRel) {
+        self.n_waiting.fetch_sub(n, Ordering::SeqCst);
+        if self.paused.swap(false, Ordering::SeqCst) {
             self.inbox.notify();
         }
     }
@@ -220,17 +230,18 @@ impl Ticket {
     /// Whether the reader is too far behind for another token.
     pub(super) fn is_full(&self) -> bool {
         let Some(buffer_size) = self.buffer_size else { return false };
-        let full = || self.n_waiting.load(Ordering::Acquire) >= buffer_size;
+        let full = || self.n_waiting.load(Ordering::SeqCst) >= buffer_size;
         if !full() {
             return false;
         }
         // Set first, then look again: a reader that takes tokens in between
-        // either is seen here or sees the mark and wakes the engine.
-        self.paused.store(true, Ordering::Release);
+        // either is seen here or sees the mark and wakes the engine. That needs
+        // one order of all four accesses, hence `SeqCst`.
+        self.paused.store(true, Ordering::SeqCst);
         if full() {
             return true;
         }
-        self.paused.store(false, Ordering::Release);
+        self.paused.store(false, Ordering::SeqCst);
         false
     }
 
@@ -243,7 +254,7 @@ impl Ticket {
         state.tokens.push_back(token);
         state.usage = usage;
         state.timings = timings;
-        self.n_waiting.fetch_add(1, Ordering::AcqRel);
+        self.n_waiting.fetch_add(1, Ordering::SeqCst);
         state.waker.take()
     }
 

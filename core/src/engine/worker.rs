@@ -71,12 +71,13 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, mut context: Context, waits: Waits, limits: Limits) -> Self {
-        let in_flight: Rc<RefCell<InFlight>> = Rc::default();
+        let can_go_back = !context.model().header().recurrent;
+        let in_flight = Rc::new(RefCell::new(InFlight::new(can_go_back)));
         let check = {
             let (in_flight, shared) = (in_flight.clone(), shared.clone());
             move || {
                 let now = Instant::now();
-                shared.inbox.is_closing() || in_flight.borrow().iter().all(|ticket| ticket.is_over(now))
+                shared.inbox.is_closing() || in_flight.borrow().is_not_worth_it(now)
             }
         };
         context.set_abort_check(check);
@@ -110,9 +111,9 @@ impl Worker {
             }
             self.drop_what_is_over(Instant::now());
             self.admit();
+            self.wake_readers();
             let rows = self.plan();
             if rows.iter().all(|&n| n == 0) {
-                self.wake_readers();
                 self.shared.inbox.sleep(self.next_deadline());
             } else {
                 self.step(&rows);
@@ -205,8 +206,10 @@ impl Worker {
                 paused: sequence.ticket.is_full(),
             })
             .collect();
-        let n_decode = candidates.iter().filter(|c| c.n_pending == 1 && !c.paused).count();
-        scheduler::plan(&candidates, self.cost.prefill_budget(n_decode), self.limits.batch_size)
+        let n_running = candidates.iter().filter(|candidate| !candidate.paused).count();
+        let n_decode = candidates.iter().filter(|candidate| candidate.n_pending == 1 && !candidate.paused).count();
+        let budget = self.cost.prefill_budget(n_decode, n_running - n_decode);
+        scheduler::plan(&candidates, budget, self.limits.batch_size)
     }
 
     /// Evaluates the planned rows and samples where a sequence has come to its
@@ -222,7 +225,7 @@ impl Worker {
                 if n == 0 {
                     continue;
                 }
-                in_flight.push(sequence.ticket.share());
+                in_flight.push(sequence.ticket.share(), n);
                 if sequence.is_in_prefill() {
                     n_prefill += n;
                 }
@@ -324,7 +327,9 @@ impl Worker {
 
     /// Brings the metrics of what is active up to date.
     fn note_load(&self) {
-        self.shared.metrics.active.store(self.active.len() + self.preempted.len(), Relaxed);
+        let n_active = self.active.len() + self.preempted.len();
+        self.shared.inbox.set_active(n_active);
+        self.shared.metrics.active.store(n_active, Relaxed);
         let cached = self.active.iter().map(Sequence::n_past).sum();
         self.shared.metrics.cache_tokens.store(cached, Relaxed);
     }
@@ -337,13 +342,14 @@ impl Worker {
         sequence
     }
 
-    /// The memory has no cells for the batch: the youngest sequence gives up
-    /// its own and starts again later. A sequence that is alone has used all
+    /// The memory has no cells for the batch: one sequence gives up its own and
+    /// starts again later. One whose reader is slow goes first, then the
+    /// youngest. A sequence that is alone has used all
     /// there is.
     fn make_room(&mut self) {
-        let youngest = (0..self.active.len()).max_by_key(|&index| self.active[index].age);
-        let Some(youngest) = youngest else { return };
-        let mut sequence = self.retire(youngest);
+        let by_rank = |&index: &usize| (self.active[index].ticket.is_full(), self.active[index].age);
+        let Some(last) = (0..self.active.len()).max_by_key(by_rank) else { return };
+        let mut sequence = self.retire(last);
         if self.active.is_empty() {
             self.shared.metrics.completed.fetch_add(1, Relaxed);
             self.wakers.extend(sequence.finish(FinishReason::ContextFull));

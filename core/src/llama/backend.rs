@@ -15,7 +15,7 @@ pub(crate) fn ensure_started() -> Result<(), MullamaError> {
     check_cpu()?;
     START.call_once(|| {
         logging::install();
-        // SAFETY: called once; no other call of llama.cpp has been made.
+        // SAFETY: called once, and before anything but the log's callback.
         unsafe { sys::llama_backend_init() };
         // Makes ggml's registry now, so that an exit handler that is
         // registered after this runs before its destruction.
@@ -54,6 +54,9 @@ pub(crate) fn check_cpu() -> Result<(), MullamaError> {
 /// llama.cpp's own list of the instruction sets and features it was built
 /// with.
 pub(crate) fn system_info() -> String {
+    // So that what it starts logs to `tracing` too. On a CPU that can't run
+    // llama.cpp, naming its features still can.
+    let _ = ensure_started();
     // SAFETY: takes no arguments and gives a string with static lifetime.
     let text = unsafe { sys::llama_print_system_info() };
     // SAFETY: the string ends in a zero byte and is never freed.

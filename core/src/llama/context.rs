@@ -48,8 +48,8 @@ pub(crate) struct Context {
     context: NonNull<sys::llama_context>,
     /// Freed after the context, which uses it.
     _pool: ThreadPool,
-    /// Behind a pointer that llama.cpp keeps; hence the second box.
-    abort: Box<AbortCheck>,
+    /// From `Box::into_raw`, since llama.cpp keeps it too; freed by `Drop`.
+    abort: NonNull<AbortCheck>,
     n_batch: usize,
     n_seq_max: usize,
     /// Last: freed after the context, which reads its weights.
@@ -113,18 +113,19 @@ impl Context {
         };
         // SAFETY: both are live; `Drop` detaches the pool before it is freed.
         unsafe { sys::llama_attach_threadpool(context.as_ptr(), pool.as_ptr(), pool.as_ptr()) };
-        let mut abort: Box<AbortCheck> = Box::new(Box::new(|| false));
-        let data: *mut AbortCheck = &raw mut *abort;
-        // SAFETY: `data` points into a box that `self` keeps as long as the
-        // context; llama.cpp calls back only inside `decode`, which holds
-        // `&mut self`.
-        unsafe { sys::llama_set_abort_callback(context.as_ptr(), Some(on_abort_check), data.cast()) };
+        let never: AbortCheck = Box::new(|| false);
+        let abort = NonNull::from(Box::leak(Box::new(never)));
+        // SAFETY: `abort` lives until `Drop`, as long as the context; llama.cpp
+        // calls back only inside `decode`, which holds `&mut self`.
+        unsafe { sys::llama_set_abort_callback(context.as_ptr(), Some(on_abort_check), abort.as_ptr().cast()) };
         Ok(Self { context, _pool: pool, abort, n_batch: params.n_batch, n_seq_max: params.n_seq_max, model })
     }
 
     /// Replaces the check that can stop a decode. It must not block.
     pub(crate) fn set_abort_check(&mut self, check: impl FnMut() -> bool + 'static) {
-        *self.abort = Box::new(check);
+        // SAFETY: `abort` is live, and `&mut self` says that no decode, and so
+        // no callback, is under way.
+        *unsafe { self.abort.as_mut() } = Box::new(check);
     }
 
     pub(crate) fn model(&self) -> &Arc<Model> {
@@ -206,6 +207,8 @@ impl Drop for Context {
         unsafe { sys::llama_detach_threadpool(self.context.as_ptr()) };
         // SAFETY: the context is live and nothing refers to it any more.
         unsafe { sys::llama_free(self.context.as_ptr()) };
+        // SAFETY: `abort` came from a box; its other user is gone just now.
+        drop(unsafe { Box::from_raw(self.abort.as_ptr()) });
     }
 }
 

@@ -156,6 +156,23 @@ impl Model {
         add_bos: bool,
         parse_special: bool,
     ) -> Result<Vec<TokenId>, MullamaError> {
+        let stack = tokenizer_stack(text);
+        if stack <= SMALL_STACK {
+            return self.tokenize_here(text, add_bos, parse_special);
+        }
+        if stack > MAX_STACK {
+            let most = MAX_STACK / STACK_OF_CHAR;
+            return Err(MullamaError::Tokenization(format!("more than {most} characters in a row without a break")));
+        }
+        std::thread::scope(|scope| {
+            let work = || self.tokenize_here(text, add_bos, parse_special);
+            let thread = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, work);
+            let thread = thread.map_err(|error| MullamaError::Tokenization(format!("no thread for it: {error}")))?;
+            thread.join().unwrap_or_else(|_| Err(MullamaError::Internal("the tokenizer panicked".to_owned())))
+        })
+    }
+
+    fn tokenize_here(&self, text: &str, add_bos: bool, parse_special: bool) -> Result<Vec<TokenId>, MullamaError> {
         let too_long = || MullamaError::Tokenization(format!("a text of {} bytes is too long", text.len()));
         let text_size = i32::try_from(text.len()).map_err(|_| too_long())?;
         // A guess that nearly always fits; the second round has the exact size.
@@ -340,6 +357,30 @@ const EMPTY_INFO: ModelInfo = ModelInfo {
     size_bytes: 0,
 };
 
+/// llama.cpp splits text by `std::regex` for many vocabularies, which calls
+/// itself for each character of a match. Its frames were seen to take some
+/// 320 bytes a character (8 MiB for 26,000); this leaves room.
+const STACK_OF_CHAR: usize = 1024;
+
+/// What the calling thread can surely spare: the smallest usual stack is 2 MiB.
+const SMALL_STACK: usize = 1 << 20;
+
+/// Most address space for a tokenizer's stack; memory is used as it is touched.
+const MAX_STACK: usize = 1 << 32;
+
+/// Stack that the tokenizer may need: a match is at most a run of characters
+/// of one kind.
+fn tokenizer_stack(text: &str) -> usize {
+    let kind = |c: char| (c.is_alphabetic(), c.is_numeric(), c.is_whitespace());
+    let (mut longest, mut run, mut last) = (0, 0, None);
+    for c in text.chars() {
+        run = if last == Some(kind(c)) { run + 1 } else { 1 };
+        last = Some(kind(c));
+        longest = longest.max(run);
+    }
+    (longest + 64) * STACK_OF_CHAR
+}
+
 /// Calls a llama.cpp function that writes a text like `snprintf`, with more
 /// room if the first was too small.
 fn read_text(read: impl Fn(*mut c_char, usize) -> i32) -> Option<String> {
@@ -366,4 +407,16 @@ unsafe extern "C" fn on_progress(share: f32, data: *mut c_void) -> bool {
     let go_on = catch_unwind(AssertUnwindSafe(|| (progress.callback)(share))).unwrap_or(false);
     progress.stopped |= !go_on;
     go_on
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_long_runs_need_a_larger_stack() {
+        assert!(tokenizer_stack(&"a few words 12 ".repeat(10_000)) <= SMALL_STACK);
+        assert!(tokenizer_stack(&"a".repeat(5_000)) > 5_000 * 320);
+        assert!(tokenizer_stack(&" ".repeat(5_000)) > SMALL_STACK);
+    }
 }

@@ -6,7 +6,10 @@
 //! on any executor.
 
 use crate::{MullamaError, process};
-use std::{future::Future, sync::OnceLock};
+use std::{
+    future::Future,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 use tokio::{runtime, task::JoinHandle};
 
 /// Worker threads of the shared runtime. They only pass messages between the
@@ -26,9 +29,18 @@ impl MullamaRuntime {
     /// `Io` when the threads can't be started; `Unsupported` in a forked
     /// child.
     pub fn shared() -> Result<&'static Self, MullamaError> {
-        static SHARED: OnceLock<Result<MullamaRuntime, MullamaError>> = OnceLock::new();
+        static SHARED: OnceLock<MullamaRuntime> = OnceLock::new();
+        static STARTING: Mutex<()> = Mutex::new(());
         process::claim()?;
-        SHARED.get_or_init(Self::start).as_ref().map_err(Clone::clone)
+        if let Some(runtime) = SHARED.get() {
+            return Ok(runtime);
+        }
+        // One start at a time; one that fails may be tried again.
+        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if SHARED.get().is_none() {
+            let _ = SHARED.set(Self::start()?);
+        }
+        SHARED.get().ok_or_else(|| MullamaError::Internal("the runtime was not kept".to_owned()))
     }
 
     fn start() -> Result<Self, MullamaError> {

@@ -83,6 +83,71 @@ fn a_cancelled_request_frees_its_place_in_every_phase() {
 }
 
 #[test]
+fn a_cancelled_prefill_leaves_its_neighbours_as_they_were() {
+    run(async {
+        let model = TinyModel::llama().seed(7).n_ctx_train(8192);
+        let tiny = load(model, ModelOptions { max_concurrent: 4, context_size: 8192, ..options() }).await;
+        let model = &tiny.model;
+        let alone = model.generate_with("neighbour", exactly(300).logprobs(2)).await.unwrap();
+        let beside = async {
+            for i in 0..12 {
+                let prompt = format!("{i}{}", long_prompt(7000));
+                let stream = model.generate_stream(&prompt, exactly(5)).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(3 + i)).await;
+                drop(stream);
+            }
+        };
+        let (disturbed, ()) = tokio::join!(model.generate_with("neighbour", exactly(300)), beside);
+        let disturbed = disturbed.unwrap();
+        assert_eq!(disturbed.tokens.len(), 300);
+        // Near-ties may fall either way in other batches; up to the first one
+        // the tokens are the same.
+        for (place, want) in alone.logprobs.unwrap().iter().enumerate() {
+            if want.top[0].logprob - want.top[1].logprob < 0.02 {
+                break;
+            }
+            assert_eq!(disturbed.tokens[place], want.token_id, "at {place}");
+        }
+        until_idle(model).await;
+        assert_eq!(model.metrics().cancelled, 12);
+    });
+}
+
+#[test]
+fn a_small_batch_takes_a_prompt_in_parts() {
+    run(async {
+        let tiny = tiny(ModelOptions { max_concurrent: 2, batch_size: 16, ..options() }).await;
+        let prompts = [long_prompt(40), long_prompt(300)];
+        let results = join_all(prompts.iter().map(|prompt| tiny.model.generate_with(prompt, exactly(5)))).await;
+        for result in results {
+            assert_eq!(result.unwrap().tokens.len(), 5);
+        }
+    });
+}
+
+#[test]
+fn requests_that_find_a_free_sequence_do_not_count_as_waiting() {
+    run(async {
+        let tiny = tiny(ModelOptions { max_concurrent: 4, max_queue: 1, ..options() }).await;
+        let results = join_all((0..5).map(|_| tiny.model.generate_with("a", exactly(3)))).await;
+        for result in results {
+            assert_eq!(result.unwrap().tokens.len(), 3);
+        }
+    });
+}
+
+#[test]
+fn a_long_run_of_one_kind_is_tokenized() {
+    run(async {
+        let tiny = tiny(options()).await;
+        let tokens = tiny.model.tokenize(&"a".repeat(100_000), false, false).unwrap();
+        assert!(!tokens.is_empty());
+        let result = tiny.model.generate_with(&"7".repeat(100_000), exactly(1)).await;
+        assert!(matches!(result, Err(MullamaError::PromptTooLong { .. })), "{result:?}");
+    });
+}
+
+#[test]
 fn dropping_the_future_of_generate_stops_the_work() {
     run(async {
         let tiny = tiny(ModelOptions { max_concurrent: 1, ..options() }).await;
