@@ -133,14 +133,16 @@ def render(rows: list[dict], phases: list[dict], endurance: dict, threads: int) 
         "",
         "## Requests at once",
         "",
-        f"Generated tokens a second of K greedy requests of {TOKENS} tokens, prefill included. `llama-batched-bench` is",
-        "llama.cpp's own limit for this: it computes random tokens in one loop, without sampling or text.",
+        f"Generated tokens a second of K greedy requests of {TOKENS} tokens, prefill included.",
+        "`llama-batched-bench` is llama.cpp's own limit for this: random tokens in one loop, no sampling, no text.",
         "",
         "| system | " + " | ".join(f"K = {k}" for k in COUNTS) + " | of llama-batched-bench at 16 |",
         "|---|" + "---|" * (len(COUNTS) + 1),
     ]
     speeds = {
-        system: {k: [r["tokens_per_second"] for r in rows if r["system"] == system and r["at_once"] == k] for k in COUNTS}
+        system: {
+            k: [r["tokens_per_second"] for r in rows if (r["system"], r["at_once"]) == (system, k)] for k in COUNTS
+        }
         for system in dict.fromkeys(str(row["system"]) for row in rows)
     }
     anchor = statistics.median(speeds["llama-batched-bench"][COUNTS[-1]])
@@ -152,8 +154,10 @@ def render(rows: list[dict], phases: list[dict], endurance: dict, threads: int) 
     lines += ["| system | 99th percentile | longest |", "|---|---|---|"]
     for system in ("mullama (Python)", "mullama (Node)"):
         own = [row for row in rows if row["system"] == system and row["at_once"] == COUNTS[-1]]
-        lines.append(f"| {system} | {spread([r['lag_p99_ms'] for r in own])} | {spread([r['lag_max_ms'] for r in own])} |")
-    lines += ["", "## Beside a long prefill, and cancelling", "", "Rust API.", "", "| what | milliseconds |", "|---|---|"]
+        p99, longest = ([row[key] for row in own] for key in ("lag_p99_ms", "lag_max_ms"))
+        lines.append(f"| {system} | {spread(p99)} | {spread(longest)} |")
+    lines += ["", "## Beside a long prefill, and cancelling", "", "Rust API.", ""]
+    lines += ["| what | milliseconds |", "|---|---|"]
     for key, what in (
         ("longest_gap_ms", "longest gap of a running stream under a 2,000-token prefill"),
         ("long_prompt_beside_a_stream_ms", "that prefill, beside the stream"),
