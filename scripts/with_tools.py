@@ -134,6 +134,9 @@ def run(command: list[str], env: dict[str, str]) -> int:
     if program is None:
         say(f"there is no command '{command[0]}'")
         return 127
+    # A shell's background jobs ignore Ctrl-C, and so would all that they start:
+    # tests of an interrupt would wait for ever.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     child = subprocess.Popen(command, executable=program, env=env)
     # Ctrl-C reaches the child by itself; this process must outlive it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -96,7 +96,7 @@ def engine_threads() -> int:
     count = 0
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
-            count += (task / "comm").read_text().strip() == "mullama-engine"
+            count += (task / "comm").read_text().startswith("mullama-eng")
     return count
 
 

@@ -126,6 +126,12 @@ async def test_an_unknown_option_names_itself_and_the_nearest_known_one(model: M
     assert caught.value.field == "temprature"
     with pytest.raises(mullama.InvalidInputError, match="did you mean 'gpu_layers'"):
         await Model.load(model_path, n_gpu_layers=1)  # type: ignore[call-arg]
+    # `None` is 'not given' only for options that there are.
+    with pytest.raises(mullama.InvalidInputError, match="did you mean 'temperature'") as caught:
+        await model.generate("Once", tempreature=None)  # type: ignore[call-arg]
+    assert (caught.value.field, caught.value.value) == ("tempreature", "None")
+    with pytest.raises(mullama.InvalidInputError, match="did you mean 'gpu_layers'"):
+        await Model.load(model_path, n_gpu_layers=None)  # type: ignore[call-arg]
     with pytest.raises(mullama.InvalidInputError, match="the options are max_tokens, "):
         model.generate_stream("Once", zzz=None, qqq=1)  # type: ignore[call-arg]
 

@@ -4,11 +4,13 @@ import asyncio
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import mullama
 import pytest
-from conftest import ENDLESS, generating, idle
+from conftest import ENDLESS, SOON, generating, idle
 
 Model = mullama.Model
 
@@ -100,6 +102,55 @@ def test_loops_leave_no_file_descriptors_behind(model: Model) -> None:
         one_loop()
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no /proc")
+@pytest.mark.parametrize("new_loop", KINDS, ids=["asyncio", "uvloop", "no-readers"])
+def test_a_thread_may_go_to_and_fro_between_loops(
+    model: Model, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    def to_and_fro() -> None:
+        for loop in loops:
+            assert loop.run_until_complete(model.tokenize("Once"))
+
+    gc.collect()
+    at_first = len(os.listdir("/proc/self/fd"))
+    loops = [new_loop(), new_loop()]
+    try:
+        to_and_fro()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(300):
+            to_and_fro()
+        assert len(os.listdir("/proc/self/fd")) <= before
+    finally:
+        for loop in loops:
+            loop.close()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= at_first
+
+
+@pytest.mark.parametrize("new_loop", KINDS, ids=["asyncio", "uvloop", "no-readers"])
+def test_an_exit_out_of_a_callback_costs_no_other_call_its_result(
+    model: Model, model_path: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    def leave(_: float) -> None:
+        raise SystemExit
+
+    loop = new_loop()
+    try:
+        load = loop.create_task(Model.load(model_path, threads=1, on_progress=leave))
+        loop.run_until_complete(asyncio.sleep(0))
+        time.sleep(0.3)
+        # Its result comes after the progress, in the same delivery.
+        tokens = loop.create_task(model.tokenize("Once"))
+        loop.call_soon(time.sleep, 0.3)
+        # Out of the callback, then out of its task.
+        for _ in range(2):
+            with pytest.raises(SystemExit):
+                loop.run_until_complete(load)
+        assert loop.run_until_complete(asyncio.wait_for(tokens, SOON))
+    finally:
+        loop.close()
 
 
 async def test_the_loop_stays_free_while_native_code_works(model: Model) -> None:

@@ -48,7 +48,7 @@ const LOAD: [&str; 12] = [
 
 pub(crate) fn stream_config(options: &Bound<'_, PyDict>) -> PyResult<StreamConfig> {
     let mut config = StreamConfig::default();
-    for given in given(options)? {
+    for given in given(options, &GENERATE)? {
         match given.name.as_str() {
             "max_tokens" => config.max_tokens = given.integer()?,
             "temperature" => config.temperature = given.float()?,
@@ -77,7 +77,7 @@ pub(crate) fn stream_config(options: &Bound<'_, PyDict>) -> PyResult<StreamConfi
 
 pub(crate) fn model_options(options: &Bound<'_, PyDict>) -> PyResult<ModelOptions> {
     let mut model = ModelOptions::default();
-    for given in given(options)? {
+    for given in given(options, &LOAD)? {
         match given.name.as_str() {
             "context_size" => model.context_size = given.integer()?,
             "gpu_layers" => model.gpu_layers = given.integer()?,
@@ -180,12 +180,17 @@ struct Given<'py> {
     value: Bound<'py, PyAny>,
 }
 
-/// The options that are not `None`.
-fn given<'py>(options: &Bound<'py, PyDict>) -> PyResult<Vec<Given<'py>>> {
+/// The options that are not `None`. A name that is not in `known` is refused
+/// whatever its value.
+fn given<'py>(options: &Bound<'py, PyDict>, known: &[&str]) -> PyResult<Vec<Given<'py>>> {
     let mut list = Vec::with_capacity(options.len());
     for (name, value) in options {
-        if !value.is_none() {
-            list.push(Given { name: name.str()?.to_string_lossy().into_owned(), value });
+        let given = Given { name: name.str()?.to_string_lossy().into_owned(), value };
+        if !known.contains(&given.name.as_str()) {
+            return Err(given.unknown(known));
+        }
+        if !given.value.is_none() {
+            list.push(given);
         }
     }
     Ok(list)

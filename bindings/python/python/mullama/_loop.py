@@ -1,4 +1,5 @@
-"""Runs native operations from asyncio: one `_Mailbox` for each event loop.
+"""Runs native operations from asyncio: one `_Mailbox` for each event loop
+and thread.
 
 Everything here runs in the loop's own thread. The native side posts messages
 from its threads and wakes the loop through a socket; it never touches a
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +32,8 @@ class _Mailbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.native = _mullama.Mailbox()
         self.waiting: dict[int, tuple[asyncio.Future[Any], OnProgress | None]] = {}
+        # Taken from the native side, but not given to those who wait yet.
+        self.letters: deque[tuple[int, int, Any]] = deque()
         self.held_by_loop = True
         try:
             loop.add_reader(self.native.open_socket(), self._deliver)
@@ -41,16 +45,25 @@ class _Mailbox:
             self.native.call_instead(lambda: _deliver_to(this()))
 
     def _deliver(self) -> None:
-        for key, kind, value in self.native.take():
-            future, on_progress = self.waiting.get(key, (None, None))
-            if future is None or future.done():
-                continue
-            if kind == _RESULT:
-                future.set_result(value)
-            elif kind != _PROGRESS:
-                future.set_exception(value)
-            elif on_progress is not None:
-                _report(on_progress, value, future)
+        self.letters.extend(self.native.take())
+        try:
+            while self.letters:
+                self._give(*self.letters.popleft())
+        finally:
+            # Ctrl-C or an exit got out: the others still get theirs.
+            if self.letters:
+                asyncio.get_running_loop().call_soon(self._deliver)
+
+    def _give(self, key: int, kind: int, value: Any) -> None:
+        future, on_progress = self.waiting.get(key, (None, None))
+        if future is None or future.done():
+            return
+        if kind == _RESULT:
+            future.set_result(value)
+        elif kind != _PROGRESS:
+            future.set_exception(value)
+        elif on_progress is not None:
+            _report(on_progress, value, future)
 
 
 def _deliver_to(mailbox: _Mailbox | None) -> None:
@@ -73,28 +86,30 @@ def _report(on_progress: OnProgress, share: float, future: asyncio.Future[Any]) 
             raise
 
 
-class _Current(threading.local):
-    """The mailbox of the loop that this thread ran last.
+class _Mailboxes(threading.local):
+    """This thread's mailboxes, one for each loop."""
 
-    Weak, so that a closed loop goes with its pending tasks, which stops their
-    native work.
-    """
+    def __init__(self) -> None:
+        # Weak, so that a closed loop goes with its pending tasks, which stops
+        # their native work.
+        self.by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Mailbox]]
+        self.by_loop = weakref.WeakKeyDictionary()
+        # Where a loop holds no reader, nobody else would hold the mailbox.
+        self.kept: dict[asyncio.AbstractEventLoop, _Mailbox] = {}
 
-    loop: Callable[[], asyncio.AbstractEventLoop | None] = staticmethod(lambda: None)
-    mailbox: Callable[[], _Mailbox | None] = staticmethod(lambda: None)
-    # Where the loop holds no reader, nobody else would hold the mailbox.
-    kept: _Mailbox | None = None
 
-
-_current = _Current()
+_mailboxes = _Mailboxes()
 
 
 def _mailbox_of(loop: asyncio.AbstractEventLoop) -> _Mailbox:
-    mailbox = _current.mailbox()
-    if mailbox is None or _current.loop() is not loop:
+    known = _mailboxes.by_loop.get(loop)
+    mailbox = known() if known is not None else None
+    if mailbox is None:
         mailbox = _Mailbox(loop)
-        _current.loop, _current.mailbox = weakref.ref(loop), weakref.ref(mailbox)
-        _current.kept = None if mailbox.held_by_loop else mailbox
+        _mailboxes.by_loop[loop] = weakref.ref(mailbox)
+        _mailboxes.kept = {other: kept for other, kept in _mailboxes.kept.items() if not other.is_closed()}
+        if not mailbox.held_by_loop:
+            _mailboxes.kept[loop] = mailbox
     return mailbox
 
 
