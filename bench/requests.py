@@ -16,7 +16,8 @@ import mullama
 
 TOKENS = 64
 TICK = 0.010
-TOPICS = ["rust", "python", "the sea", "a cat", "mountains", "a castle", "coffee", "music", "trains", "winter", "robots", "gardens", "stars", "a river", "bread", "chess"]
+TOPICS = ["rust", "python", "the sea", "a cat", "mountains", "a castle", "coffee", "music"]
+TOPICS += ["trains", "winter", "robots", "gardens", "stars", "a river", "bread", "chess"]
 
 
 async def watch_lag(lags: list[float]) -> None:
