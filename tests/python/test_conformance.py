@@ -168,7 +168,7 @@ def tiny_model_program() -> Path:
     """`tiny-model` of tests/support, which `cargo build --workspace` makes."""
     cache = Path(os.environ.get("MULLAMA_CACHE") or find_model().parents[1])
     program = Path(os.environ.get("CARGO_TARGET_DIR") or cache / "target") / "release" / "tiny-model"
-    assert program.is_file(), f"there is no program {program}; run `make engine`"
+    assert program.is_file(), f"there is no program {program}; run `make tiny-model`"
     return program
 
 

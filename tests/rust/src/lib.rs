@@ -63,3 +63,18 @@ pub async fn until(model: &AsyncModel, wanted: impl Fn(&EngineMetrics) -> bool) 
 pub async fn until_idle(model: &AsyncModel) {
     until(model, |metrics| metrics.active == 0 && metrics.queued == 0).await;
 }
+
+/// The Rust code of the pages compiles.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/getting-started.md")]
+    struct GettingStarted;
+    #[doc = include_str!("../../../docs/generating.md")]
+    struct Generating;
+    #[doc = include_str!("../../../docs/errors.md")]
+    struct Errors;
+    #[doc = include_str!("../../../docs/cancellation.md")]
+    struct Cancellation;
+}
