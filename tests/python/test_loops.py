@@ -129,7 +129,8 @@ def test_a_thread_may_go_to_and_fro_between_loops(
     assert len(os.listdir("/proc/self/fd")) <= at_first
 
 
-@pytest.mark.parametrize("new_loop", KINDS, ids=["asyncio", "uvloop", "no-readers"])
+# Not uvloop: without mullama's doing, it does not run on after an exit of a task.
+@pytest.mark.parametrize("new_loop", KINDS[::2], ids=["asyncio", "no-readers"])
 def test_an_exit_out_of_a_callback_costs_no_other_call_its_result(
     model: Model, model_path: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
