@@ -10,6 +10,7 @@ from pathlib import Path
 import mullama
 import pytest
 from conftest import ENDLESS, SOON, generating, idle
+from mullama import _loop
 
 Model = mullama.Model
 
@@ -154,6 +155,32 @@ def test_an_exit_out_of_a_callback_costs_no_other_call_its_result(
         assert exits >= 1
         assert isinstance(load.exception(), SystemExit)
         assert tokens.result()
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("new_loop", KINDS, ids=["asyncio", "uvloop", "no-readers"])
+def test_what_was_taken_with_an_exit_is_given_later(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The one delivery that the test above can only hope for."""
+
+    def leave(_: float) -> None:
+        raise SystemExit
+
+    async def main() -> None:
+        running = asyncio.get_running_loop()
+        mailbox = _loop._Mailbox(running)
+        load, other = running.create_future(), running.create_future()
+        mailbox.waiting = {0: (load, leave), 1: (other, None)}
+        mailbox.letters.extend([(0, 0, 0.5), (1, 1, "a result")])
+        with pytest.raises(SystemExit):
+            mailbox._deliver()
+        assert isinstance(load.exception(), SystemExit)
+        assert not other.done()
+        assert await asyncio.wait_for(other, SOON) == "a result"
+
+    loop = new_loop()
+    try:
+        loop.run_until_complete(main())
     finally:
         loop.close()
 
