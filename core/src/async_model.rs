@@ -156,6 +156,11 @@ impl AsyncModel {
         self.engine.is_ready()
     }
 
+    /// SKELETON.
+    pub fn placement(&self) -> Vec<crate::LayerPlacement> {
+        Vec::new()
+    }
+
     /// Live figures of the engine.
     #[must_use]
     pub fn metrics(&self) -> EngineMetrics {

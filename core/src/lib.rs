@@ -32,7 +32,10 @@
 // A library writes nothing to its host's streams.
 #![warn(clippy::print_stderr, clippy::print_stdout)]
 
+mod batch;
 mod config;
+mod context;
+mod devices;
 mod engine;
 mod error;
 mod generation;
@@ -45,30 +48,46 @@ pub mod reference;
 mod stream_config;
 
 #[cfg(feature = "async")]
+mod async_context;
+#[cfg(feature = "async")]
 mod async_model;
+#[cfg(feature = "tokio-runtime")]
+mod pool;
 #[cfg(feature = "tokio-runtime")]
 mod runtime;
 #[cfg(feature = "async")]
 mod stream;
 
 #[cfg(feature = "async")]
+pub use async_context::AsyncContext;
+#[cfg(feature = "async")]
 pub use async_model::AsyncModel;
+pub use batch::Batch;
 #[cfg(feature = "async")]
 pub use config::AsyncConfig;
 pub use config::{KvType, ModelOptions, ProgressCallback, timeout_from_ms};
+pub use context::{Context, ContextOptions};
+pub use devices::{BackendInfo, DeviceInfo, DeviceKind, LayerPlacement, backends, devices};
 pub use engine::close_all;
 pub use error::MullamaError;
 pub use generation::{FinishReason, Generation, Timings, TokenData, TokenLogprob, TokenLogprobs, Usage};
 pub use info::{EngineMetrics, Histogram, ModelInfo};
 pub use model::{Model, TokenIter};
 #[cfg(feature = "tokio-runtime")]
-pub use runtime::MullamaRuntime;
+pub use pool::{ModelPool, PoolStats, PooledModel};
+#[cfg(feature = "tokio-runtime")]
+pub use runtime::{
+    GenerationTask, MullamaRuntime, MullamaRuntimeBuilder, RuntimeMetrics, TaskManager, WorkerOutput, WorkerStatus,
+};
 #[cfg(feature = "async")]
 pub use stream::TokenStream;
 pub use stream_config::StreamConfig;
 
 /// A token's index in the vocabulary.
 pub type TokenId = i32;
+
+/// A sequence of a context, from 0 on.
+pub type SeqId = i32;
 
 /// Fails where this CPU lacks instructions that this build uses, which would
 /// otherwise end the process. Loading a model checks it too; a binding checks

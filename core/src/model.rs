@@ -87,6 +87,11 @@ impl Model {
         self.engine.is_ready()
     }
 
+    /// SKELETON.
+    pub fn placement(&self) -> Vec<crate::LayerPlacement> {
+        Vec::new()
+    }
+
     /// Live figures of the engine.
     #[must_use]
     pub fn metrics(&self) -> EngineMetrics {

@@ -5,10 +5,16 @@
 //! The engine does not need it: its threads are its own, and its futures run
 //! on any executor.
 
+mod builder;
+mod tasks;
+
+pub use builder::MullamaRuntimeBuilder;
+pub use tasks::{GenerationTask, TaskManager, WorkerOutput, WorkerStatus};
+
 use crate::{MullamaError, process};
 use std::{
     future::Future,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 use tokio::{runtime, task::JoinHandle};
 
@@ -21,15 +27,47 @@ pub struct MullamaRuntime {
     tokio: runtime::Runtime,
 }
 
+/// Figures of a runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[allow(missing_docs)]
+pub struct RuntimeMetrics {
+    pub active_tasks: usize,
+    pub completed_tasks: u64,
+    pub worker_threads: usize,
+    pub blocking_threads: usize,
+    pub total_generations: u64,
+    pub avg_generation_ms: f64,
+    pub uptime_seconds: u64,
+}
+
+#[allow(missing_docs, unused_variables, clippy::new_ret_no_self)]
 impl MullamaRuntime {
+    pub fn new() -> MullamaRuntimeBuilder {
+        MullamaRuntimeBuilder::default()
+    }
+    pub fn configure_shared(builder: MullamaRuntimeBuilder) -> Result<(), MullamaError> {
+        Err(crate::context::skeleton())
+    }
+    pub async fn metrics(&self) -> RuntimeMetrics {
+        RuntimeMetrics::default()
+    }
+    pub async fn metrics_text(&self) -> String {
+        String::new()
+    }
+    pub async fn shutdown(self) -> Result<(), MullamaError> {
+        Err(crate::context::skeleton())
+    }
+    pub fn is_running(&self) -> bool {
+        true
+    }
     /// The one runtime of the process, started at the first call. It lives
     /// until the process ends.
     ///
     /// # Errors
     /// `Io` when the threads can't be started; `Unsupported` in a forked
     /// child.
-    pub fn shared() -> Result<&'static Self, MullamaError> {
-        static SHARED: OnceLock<MullamaRuntime> = OnceLock::new();
+    pub fn shared() -> Result<&'static Arc<Self>, MullamaError> {
+        static SHARED: OnceLock<Arc<MullamaRuntime>> = OnceLock::new();
         static STARTING: Mutex<()> = Mutex::new(());
         process::claim()?;
         if let Some(runtime) = SHARED.get() {
@@ -38,7 +76,7 @@ impl MullamaRuntime {
         // One start at a time; one that fails may be tried again.
         let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         if SHARED.get().is_none() {
-            let _ = SHARED.set(Self::start()?);
+            let _ = SHARED.set(Arc::new(Self::start()?));
         }
         SHARED.get().ok_or_else(|| MullamaError::Internal("the runtime was not kept".to_owned()))
     }
