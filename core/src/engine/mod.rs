@@ -299,6 +299,8 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Waits, Limits), M
             n_ctx,
             n_batch: options.batch_size,
             n_seq_max: options.max_concurrent,
+            // At most one row of each sequence asks for logits.
+            n_outputs_max: options.max_concurrent,
             n_threads: options.effective_threads(),
             flash_attention: options.flash_attention,
             type_k: options.kv_type_k,
