@@ -341,6 +341,7 @@ fn new_context(
         n_ctx: limits.cache_size,
         n_batch: limits.batch_size,
         n_seq_max: max_concurrent,
+        n_outputs_max: max_concurrent,
         n_threads: limits.threads,
         flash_attention: options.flash_attention,
         type_k: options.kv_type_k,

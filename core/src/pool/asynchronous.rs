@@ -5,7 +5,16 @@ use crate::{
     AsyncConfig, AsyncModel, ModelOptions, MullamaError, MullamaRuntime,
     engine::{Lease, Leases},
 };
-use std::{fmt, future::poll_fn, ops::Deref, path::Path, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    ops::Deref,
+    path::Path,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 /// A number of leases on one loaded model.
 ///

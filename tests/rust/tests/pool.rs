@@ -64,10 +64,14 @@ fn many_tasks_on_a_pool_that_is_resized_lose_nothing_and_keep_their_order() {
         let Tiny { pool, _dir } = pool(4).await;
         let (served, most) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
         // Polled in this order, so that they come in this order.
-        let mut acquiring: Vec<_> = (0..64).map(|_| Box::pin({
-            let pool = pool.clone();
-            async move { pool.acquire().await }
-        })).collect();
+        let mut acquiring: Vec<_> = (0..64)
+            .map(|_| {
+                Box::pin({
+                    let pool = pool.clone();
+                    async move { pool.acquire().await }
+                })
+            })
+            .collect();
         let ready: Vec<_> = acquiring.iter_mut().map(|acquire| acquire.as_mut().now_or_never()).collect();
         assert_eq!(ready.iter().filter(|lease| lease.is_some()).count(), 4);
         let tasks = ready.into_iter().zip(acquiring).enumerate().map(|(number, (ready, acquiring))| {
