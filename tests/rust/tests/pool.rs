@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use futures_util::{FutureExt as _, StreamExt as _, future::join_all};
-use mullama::{BlockingModelPool, FinishReason, ModelOptions, ModelPool, MullamaError};
+use mullama::{BlockingModelPool, FinishReason, KvType, ModelOptions, ModelPool, MullamaError};
 use mullama_test_support::{Kind, TinyModel};
 use mullama_tests::{exactly, options, run};
 use std::{
@@ -276,7 +276,10 @@ fn a_pool_that_has_no_memory_to_grow_stays_as_it_is() {
 fn what_runs_goes_on_when_the_pool_is_resized() {
     for (name, kind) in Kind::ALL {
         run(async {
-            let Tiny { pool, _dir } = &pool_of(kind, options(), 2).await;
+            // Numbers of 32 bits, so that neighbours change a token's numbers
+            // by next to nothing.
+            let options = ModelOptions { kv_type_k: KvType::F32, kv_type_v: KvType::F32, ..options() };
+            let Tiny { pool, _dir } = &pool_of(kind, options, 2).await;
             let (first, second) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
             let prompt = "some words that come before ".repeat(6);
             let alone = first.generate_with(&prompt, exactly(200).logprobs(2)).await.unwrap();
@@ -284,7 +287,7 @@ fn what_runs_goes_on_when_the_pool_is_resized() {
             let beside = second.generate_stream("beside", exactly(700)).await.unwrap();
             let mut tokens = Vec::new();
             for size in [5, 2, 3, 2] {
-                for _ in 0..20 {
+                for _ in 0..10 {
                     tokens.push(stream.next().await.unwrap().unwrap().token_id);
                 }
                 pool.resize(size).await.unwrap();
@@ -295,17 +298,17 @@ fn what_runs_goes_on_when_the_pool_is_resized() {
             }
             assert_eq!(tokens.len(), 200, "{name}");
             assert_eq!(stream.finish_reason(), Some(FinishReason::Length));
-            // Near-ties may fall either way in other batches; up to the first
-            // one the tokens are the same.
+            // Near-ties may still fall either way; up to the first one the
+            // tokens are the same.
             let mut compared = 0;
             for (place, want) in alone.logprobs.unwrap().iter().enumerate() {
-                if want.top[0].logprob - want.top[1].logprob < 0.02 {
+                if want.top[0].logprob - want.top[1].logprob < 0.001 {
                     break;
                 }
                 assert_eq!(tokens[place], want.token_id, "{name} at {place}");
                 compared += 1;
             }
-            assert!(compared > 20, "{name}: only {compared} tokens tell anything");
+            assert!(compared > 45, "{name}: only {compared} tokens tell anything");
             // Nothing was computed twice: the memory moved.
             assert!(first.metrics().prompt_tokens < 600, "{name}");
             drop(beside);
