@@ -45,6 +45,7 @@ mod model;
 mod process;
 #[doc(hidden)]
 pub mod reference;
+mod scope;
 mod stream_config;
 
 #[cfg(feature = "async")]

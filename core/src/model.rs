@@ -4,6 +4,7 @@
 use crate::{
     EngineMetrics, Generation, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
     engine::{Batch, Engine, Loading, Reader},
+    scope::Scope,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -111,10 +112,12 @@ impl Model {
     ///
     /// # Errors
     /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `Generation`,
-    /// `QueueFull`, `Timeout` (with the text so far), `Closed`,
+    /// `QueueFull`, `Timeout` (with the text so far), `Closed`, `Cancelled`
+    /// (the `MullamaRuntime` whose blocking task this is shuts down),
     /// `Unsupported` (forked child).
     pub fn generate_with(&self, prompt: &str, config: StreamConfig) -> Result<Generation, MullamaError> {
         let reader = self.engine.submit(prompt, config, false)?;
+        let _scope = Scope::of(&reader);
         pollster::block_on(poll_fn(|context| reader.poll_result(context)))
     }
 
@@ -126,7 +129,7 @@ impl Model {
     /// later errors come as the last item.
     pub fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenIter, MullamaError> {
         let reader = self.engine.submit(prompt, config, true)?;
-        Ok(TokenIter { reader, ready: VecDeque::new(), _engine: self.engine.clone() })
+        Ok(TokenIter { _scope: Scope::of(&reader), reader, ready: VecDeque::new(), _engine: self.engine.clone() })
     }
 
     /// Ends the engine: requests under way end as `Closed`, then the memory is
@@ -146,6 +149,8 @@ impl std::fmt::Debug for Model {
 /// there.
 pub struct TokenIter {
     reader: Reader,
+    /// Ends the generation with the runtime whose task started it.
+    _scope: Scope,
     /// Tokens that were taken together and not given yet.
     ready: VecDeque<TokenData>,
     /// Keeps the engine while the iterator is used.

@@ -19,9 +19,14 @@ mod selection;
 mod sequence;
 mod threads;
 mod ticket;
+pub(crate) mod totals;
 mod worker;
 
+#[cfg(feature = "tokio-runtime")]
+pub(crate) use latch::Latch;
 pub use registry::close_all;
+#[cfg(feature = "tokio-runtime")]
+pub(crate) use registry::{Figures, all_metrics};
 pub(crate) use ticket::{Batch, Reader};
 
 use crate::{
@@ -31,6 +36,7 @@ use crate::{
 };
 use cpu_load::Waits;
 use inbox::Inbox;
+#[cfg(not(feature = "tokio-runtime"))]
 use latch::Latch;
 use metrics::Metrics;
 use request::Request;
@@ -69,6 +75,10 @@ struct Shared {
 impl Shared {
     fn model(&self) -> Option<Arc<Model>> {
         self.lock_model().clone()
+    }
+
+    fn read_metrics(&self, kv_bytes_per_token: u64) -> EngineMetrics {
+        self.metrics.read(self.inbox.n_waiting(), kv_bytes_per_token)
     }
 
     /// Nothing that can panic runs under the lock, so a poisoned one is whole.
@@ -162,7 +172,7 @@ impl Engine {
     }
 
     pub(crate) fn metrics(&self) -> EngineMetrics {
-        self.shared.metrics.read(self.shared.inbox.n_waiting(), self.kv_bytes_per_token)
+        self.shared.read_metrics(self.kv_bytes_per_token)
     }
 
     /// Whether the model takes requests.
