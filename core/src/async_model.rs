@@ -2,7 +2,8 @@
 //! futures wait for the engine's thread and never block.
 
 use crate::{
-    AsyncConfig, EngineMetrics, Generation, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId, TokenStream,
+    AsyncConfig, EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig,
+    TokenId, TokenStream,
     engine::{Engine, Loading, Reader},
 };
 use std::{collections::BTreeMap, future::poll_fn, path::Path, sync::Arc};
@@ -156,9 +157,13 @@ impl AsyncModel {
         self.engine.is_ready()
     }
 
-    /// SKELETON.
-    pub fn placement(&self) -> Vec<crate::LayerPlacement> {
-        Vec::new()
+    /// Where llama.cpp put the model's layers: an entry a device, in the order
+    /// of the layers. The output layer counts as one, as it does for
+    /// `gpu_layers`, so all together are `n_layer` and one more. Known since the
+    /// load, so it can't fail, also after a close.
+    #[must_use]
+    pub fn placement(&self) -> Vec<LayerPlacement> {
+        self.engine.placement().to_vec()
     }
 
     /// Live figures of the engine.

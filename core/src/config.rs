@@ -84,7 +84,7 @@ impl std::str::FromStr for KvType {
 #[derive(Clone)]
 pub struct ModelOptions {
     /// Layers to keep on a GPU; 0 (the default) none, -1 all. A build or
-    /// machine without a GPU runs all layers on the CPU.
+    /// machine without a GPU runs all layers on the CPU and warns in the log.
     pub gpu_layers: i32,
     /// Tokens (prompt and answer) that each request may use; 8 to 16,777,216.
     /// Default 2048.

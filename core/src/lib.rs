@@ -41,6 +41,7 @@ mod error;
 mod generation;
 mod info;
 mod llama;
+mod memory;
 mod model;
 mod process;
 #[doc(hidden)]

@@ -2,7 +2,7 @@
 //! without a runtime. Its calls block the calling thread.
 
 use crate::{
-    EngineMetrics, Generation, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
+    EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
     engine::{Batch, Engine, Loading, Reader},
 };
 use std::{
@@ -87,9 +87,13 @@ impl Model {
         self.engine.is_ready()
     }
 
-    /// SKELETON.
-    pub fn placement(&self) -> Vec<crate::LayerPlacement> {
-        Vec::new()
+    /// Where llama.cpp put the model's layers: an entry a device, in the order
+    /// of the layers. The output layer counts as one, as it does for
+    /// `gpu_layers`, so all together are `n_layer` and one more. Known since the
+    /// load, so it can't fail, also after a close.
+    #[must_use]
+    pub fn placement(&self) -> Vec<LayerPlacement> {
+        self.engine.placement().to_vec()
     }
 
     /// Live figures of the engine.

@@ -25,8 +25,9 @@ pub use registry::close_all;
 pub(crate) use ticket::{Batch, Reader};
 
 use crate::{
-    EngineMetrics, FinishReason, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId,
+    EngineMetrics, FinishReason, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId,
     llama::{self, Context, ContextParams, LoadParams, Model},
+    memory::SystemMemory,
     process,
 };
 use cpu_load::Waits;
@@ -82,6 +83,7 @@ pub(crate) struct Engine {
     shared: Arc<Shared>,
     info: ModelInfo,
     metadata: BTreeMap<String, String>,
+    placement: Vec<LayerPlacement>,
     kv_bytes_per_token: u64,
 }
 
@@ -148,6 +150,7 @@ impl Engine {
         Self {
             info: model.info().clone(),
             metadata: model.metadata().clone(),
+            placement: model.placement().to_vec(),
             kv_bytes_per_token: kv_bytes_per_token(model, &shared.options),
             shared,
         }
@@ -159,6 +162,10 @@ impl Engine {
 
     pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    pub(crate) fn placement(&self) -> &[LayerPlacement] {
+        &self.placement
     }
 
     pub(crate) fn metrics(&self) -> EngineMetrics {
@@ -335,13 +342,11 @@ fn kv_bytes_per_token(model: &Model, options: &ModelOptions) -> u64 {
 /// Refuses a KV cache that the machine has no memory for: the kernel would end
 /// the process, which no error handling survives.
 fn check_memory(needed: u64, options: &ModelOptions) -> Result<(), MullamaError> {
-    if options.gpu_layers != 0 {
+    if options.gpu_layers != 0 && llama::has_gpu()? {
         // The cache may lie on a device whose memory is not seen from here.
         return Ok(());
     }
-    let mut system = sysinfo::System::new();
-    system.refresh_memory();
-    let free = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory).min(system.available_memory());
+    let free = SystemMemory::read().free;
     if free > 0 && needed > free {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         return Err(MullamaError::OutOfMemory(format!(

@@ -42,6 +42,44 @@ template <typename Call> int32_t guarded(char * error, size_t error_size, Call &
 
 extern "C" {
 
+int32_t mullama_start(char * error, size_t error_size) {
+    return guarded(error, error_size, []() -> int32_t {
+        llama_backend_init();
+        ggml_backend_reg_count();
+        return MULLAMA_OK;
+    });
+}
+
+int32_t mullama_backend_at(size_t index, mullama_backend * backend, char * error, size_t error_size) {
+    return guarded(error, error_size, [&]() -> int32_t {
+        if (index >= ggml_backend_reg_count()) {
+            return MULLAMA_NULL;
+        }
+        ggml_backend_reg_t reg = ggml_backend_reg_get(index);
+        *backend               = { ggml_backend_reg_name(reg), ggml_backend_reg_dev_count(reg) };
+        return MULLAMA_OK;
+    });
+}
+
+int32_t mullama_device_at(size_t index, mullama_device * device, char * error, size_t error_size) {
+    return guarded(error, error_size, [&]() -> int32_t {
+        if (index >= ggml_backend_dev_count()) {
+            return MULLAMA_NULL;
+        }
+        ggml_backend_dev_t dev = ggml_backend_dev_get(index);
+        size_t free            = 0;
+        size_t total           = 0;
+        ggml_backend_dev_memory(dev, &free, &total);
+        *device = { ggml_backend_dev_name(dev),
+                    ggml_backend_dev_description(dev),
+                    ggml_backend_reg_name(ggml_backend_dev_backend_reg(dev)),
+                    free,
+                    total,
+                    ggml_backend_dev_type(dev) };
+        return MULLAMA_OK;
+    });
+}
+
 int32_t mullama_model_load(const char * path, const llama_model_params * params, llama_model ** model, char * error,
                            size_t error_size) {
     *model = nullptr;

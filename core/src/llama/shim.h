@@ -2,6 +2,7 @@
 // that is declared here lets an exception out.
 #pragma once
 
+#include <ggml-backend.h>
 #include <llama.h>
 
 #include <cstddef>
@@ -18,6 +19,28 @@ enum : int32_t {
 };
 
 // `error` receives at most `error_size` bytes, always ended by a zero byte.
+
+// Starts llama.cpp and makes ggml's registry, which asks the drivers of the
+// backends for their devices.
+int32_t mullama_start(char * error, size_t error_size);
+
+// A backend of ggml's registry. The name is never freed.
+struct mullama_backend {
+    const char * name;
+    size_t n_devices;
+};
+// A device of ggml's registry. The strings are never freed.
+struct mullama_device {
+    const char * name;
+    const char * description;
+    const char * backend;
+    uint64_t memory_free;
+    uint64_t memory_total;
+    int32_t type; // a ggml_backend_dev_type
+};
+// MULLAMA_NULL for an index past the last one.
+int32_t mullama_backend_at(size_t index, mullama_backend * backend, char * error, size_t error_size);
+int32_t mullama_device_at(size_t index, mullama_device * device, char * error, size_t error_size);
 
 int32_t mullama_model_load(const char * path, const llama_model_params * params, llama_model ** model, char * error,
                            size_t error_size);
