@@ -166,6 +166,10 @@ impl AsyncModel {
         self.engine.placement().to_vec()
     }
 
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Live figures of the engine.
     #[must_use]
     pub fn metrics(&self) -> EngineMetrics {

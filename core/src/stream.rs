@@ -2,13 +2,12 @@
 
 use crate::{
     FinishReason, MullamaError, Timings, TokenData, Usage,
-    engine::{Batch, Engine, Reader},
+    engine::{Batch, KeepAlive, Reader},
 };
 use futures_core::Stream;
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -18,13 +17,13 @@ use std::{
 /// `buffer_size` tokens behind pauses its own sequence and no other.
 pub struct TokenStream {
     reader: Reader,
-    /// Keeps the engine while the stream is used.
-    _engine: Arc<Engine>,
+    /// Keeps the thread that serves the stream while it is used.
+    _keep: KeepAlive,
 }
 
 impl TokenStream {
-    pub(crate) fn new(reader: Reader, engine: Arc<Engine>) -> Self {
-        Self { reader, _engine: engine }
+    pub(crate) fn new(reader: Reader, keep: KeepAlive) -> Self {
+        Self { reader, _keep: keep }
     }
 
     /// Waits for at least one token and gives all that are ready; an empty

@@ -1,7 +1,7 @@
 //! How callers reach an engine's thread: requests go in, and a bell wakes the
 //! thread for cancellations, room in a buffer, and the end.
 
-use super::request::Request;
+use super::{request::Request, ticket::Bell};
 use crate::MullamaError;
 use std::{
     collections::VecDeque,
@@ -32,6 +32,13 @@ struct State {
     requests: VecDeque<Request>,
     /// The bell was rung since the engine last looked.
     rung: bool,
+}
+
+impl Bell for Inbox {
+    fn notify(&self) {
+        self.lock().rung = true;
+        self.bell.notify_one();
+    }
 }
 
 impl Inbox {
@@ -69,12 +76,6 @@ impl Inbox {
         drop(state);
         self.bell.notify_one();
         Ok(())
-    }
-
-    /// Rings the bell.
-    pub(crate) fn notify(&self) {
-        self.lock().rung = true;
-        self.bell.notify_one();
     }
 
     /// Lets nothing more in and tells the engine to end.

@@ -1,8 +1,7 @@
-//! All engines of the process, so that they can be ended before it exits.
+//! All engines and contexts of the process, so that they can be ended before it exits.
 //! Their threads run llama.cpp's code, which must not go on while the exit
 //! destroys llama.cpp's static objects.
 
-use super::Shared;
 use crate::{llama::at_exit, process};
 use std::{
     collections::BTreeMap,
@@ -13,18 +12,24 @@ use std::{
 /// Longest time that closing all engines may take.
 const EXIT_LIMIT: Duration = Duration::from_secs(2);
 
+/// What has a thread that must end before the process does.
+pub(super) trait Close: Send + Sync {
+    /// Tells the thread to end; does not wait for it.
+    fn close(&self);
+}
+
 struct State {
-    running: BTreeMap<u64, Weak<Shared>>,
+    running: BTreeMap<u64, Weak<dyn Close>>,
     next_id: u64,
 }
 
 static STATE: Mutex<State> = Mutex::new(State { running: BTreeMap::new(), next_id: 0 });
 
-/// Rung when an engine's thread has ended.
+/// Rung when a thread has ended.
 static ENDED: Condvar = Condvar::new();
 
-/// An engine's entry; dropping it, at the end of the engine's thread, takes
-/// the entry out.
+/// A thread's entry; dropping it, at the end of the thread, takes the entry
+/// out.
 pub(super) struct Entry(u64);
 
 /// Has all engines closed at exit. Called when llama.cpp was started and after
@@ -33,12 +38,12 @@ pub(super) fn close_at_exit() {
     at_exit(close_all);
 }
 
-/// Enters an engine whose thread is about to run.
-pub(super) fn enter(engine: Weak<Shared>) -> Entry {
+/// Enters an engine or a context whose thread is about to run.
+pub(super) fn enter(owner: Weak<dyn Close>) -> Entry {
     let mut state = lock();
     let id = state.next_id;
     state.next_id += 1;
-    state.running.insert(id, engine);
+    state.running.insert(id, owner);
     Entry(id)
 }
 
@@ -49,7 +54,7 @@ impl Drop for Entry {
     }
 }
 
-/// Closes every model of the process and waits, at most two seconds, until
+/// Closes every model and context of the process and waits, at most two seconds, until
 /// their threads have ended. Runs by itself when the process exits; a host
 /// that tears itself down before that (an interpreter) calls it first. Models
 /// can be loaded again afterwards. Does nothing in a forked child.
@@ -58,8 +63,8 @@ pub fn close_all() {
         return;
     }
     let mut state = lock();
-    for engine in state.running.values().filter_map(Weak::upgrade) {
-        engine.inbox.close();
+    for owner in state.running.values().filter_map(Weak::upgrade) {
+        owner.close();
     }
     let limit = Instant::now() + EXIT_LIMIT;
     while !state.running.is_empty() {

@@ -7,11 +7,10 @@
 
 use super::{
     Shared,
-    cpu_load::{Idle, Waits},
+    pace::Pace,
     request::Request,
     scheduler::{self, Candidate, StepCost},
     sequence::{InFlight, Sequence},
-    threads::Governor,
 };
 use crate::{
     FinishReason, MullamaError, TokenId,
@@ -23,7 +22,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Sizes that the worker keeps to.
@@ -59,10 +58,8 @@ pub(super) struct Worker {
     memory_is_full: bool,
     next_age: u64,
     cost: StepCost,
-    /// How many threads a step uses, and what that is decided by.
-    governor: Governor,
-    waits: Waits,
-    idle: Idle,
+    /// How many threads a step uses.
+    pace: Pace,
     eog: Vec<TokenId>,
     in_flight: Rc<RefCell<InFlight>>,
     /// Readers to wake at the end of the step, all at once.
@@ -70,7 +67,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, mut context: Context, waits: Waits, limits: Limits) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, mut context: Context, pace: Pace, limits: Limits) -> Self {
         let can_go_back = !context.model().header().recurrent;
         let in_flight = Rc::new(RefCell::new(InFlight::new(can_go_back)));
         let check = {
@@ -94,9 +91,7 @@ impl Worker {
             memory_is_full: false,
             next_age: 0,
             cost: StepCost::default(),
-            governor: Governor::new(limits.threads),
-            waits,
-            idle: Idle::new(),
+            pace,
             in_flight,
             wakers: Vec::new(),
         }
@@ -237,7 +232,7 @@ impl Worker {
                 }
             }
         }
-        self.waits.read();
+        self.pace.start();
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
         // Without this the tickets of ended requests would live until the
@@ -247,7 +242,9 @@ impl Worker {
             Ok(()) => {
                 let elapsed = started.elapsed();
                 self.cost.observe(n_prefill, self.batch.len(), elapsed);
-                self.govern_threads(elapsed);
+                if let Some(threads) = self.pace.adapt(&mut self.context, elapsed) {
+                    self.shared.metrics.threads.store(threads, Relaxed);
+                }
                 self.shared.metrics.steps.fetch_add(1, Relaxed);
                 self.shared.metrics.step_time.observe(elapsed);
                 self.take_results(rows, &outputs);
@@ -255,27 +252,6 @@ impl Worker {
             Err(DecodeError::NoCells) => self.make_room(),
             Err(DecodeError::Aborted) => self.resync(rows),
             Err(DecodeError::Failed(error)) => self.fail_step(rows, &error),
-        }
-    }
-
-    /// Uses fewer threads when they are kept waiting, more when there are
-    /// processors for them.
-    fn govern_threads(&mut self, elapsed: Duration) {
-        if self.limits.threads == 1 {
-            return;
-        }
-        let before = self.governor.threads();
-        self.governor.observe_step(elapsed, self.waits.read());
-        if !self.governor.wants_more() {
-            self.idle.reset();
-        } else if let Some(processors) = self.idle.poll(Instant::now()) {
-            self.governor.observe_idle(processors);
-        }
-        let now = self.governor.threads();
-        if now != before {
-            self.context.set_threads(now);
-            self.shared.metrics.threads.store(now, Relaxed);
-            tracing::debug!(threads = now, "decode threads changed");
         }
     }
 
