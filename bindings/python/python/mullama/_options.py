@@ -114,13 +114,16 @@ class RuntimeOptions(TypedDict, total=False):
     models compute on threads of their own."""
 
     worker_threads: int | None
-    """Threads that run tasks. Default 1."""
+    """Threads that run tasks, 1 to 1024. Default 1."""
     max_blocking_threads: int | None
-    """Threads for work that blocks, such as tokenizing. They come when needed
-    and go when idle."""
+    """Most threads at once for work that blocks, such as tokenizing, 1 to 16384.
+    They come when needed and go when idle. Default 512."""
     thread_stack_size: int | None
-    """Bytes of stack for each of these threads."""
+    """Bytes of stack of each of these threads, 128 KiB to 1 GiB. Default 2 MiB."""
     thread_name: str | None
-    """Their name, as the system shows it. Default `'mullama-runtime'`."""
+    """Their name, of which Linux shows the first 15 bytes. Default
+    `'mullama-runtime'`."""
     shutdown_timeout_ms: int | None
-    """Milliseconds that ending the runtime waits for its tasks. Default 10000."""
+    """Milliseconds that a shutdown would wait for tasks. The runtime of the
+    process lives until that ends, so it is checked and has no effect. Default
+    10000."""
