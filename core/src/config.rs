@@ -84,7 +84,7 @@ impl std::str::FromStr for KvType {
 #[derive(Clone)]
 pub struct ModelOptions {
     /// Layers to keep on a GPU; 0 (the default) none, -1 all. A build or
-    /// machine without a GPU runs all layers on the CPU.
+    /// machine without a GPU runs all layers on the CPU and warns in the log.
     pub gpu_layers: i32,
     /// Tokens (prompt and answer) that each request may use; 8 to 16,777,216.
     /// Default 2048.
@@ -190,9 +190,9 @@ impl ModelOptions {
         Ok(())
     }
 
-    /// Tokens that the KV cache holds over all requests.
-    pub(crate) fn effective_cache_size(&self) -> usize {
-        self.cache_size.unwrap_or(self.context_size * self.max_concurrent)
+    /// Tokens that the KV cache holds over `max_concurrent` requests.
+    pub(crate) fn cache_size_for(&self, max_concurrent: usize) -> usize {
+        self.cache_size.unwrap_or(self.context_size * max_concurrent)
     }
 
     /// The threads that decode: no more than the process may use, since one
