@@ -4,7 +4,7 @@
 use crate::{
     AsyncConfig, EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig,
     TokenId, TokenStream,
-    engine::{Engine, Loading, Reader},
+    engine::{Engine, Handle, Lease, Loading, Reader},
 };
 use std::{collections::BTreeMap, future::poll_fn, path::Path, sync::Arc};
 
@@ -28,10 +28,15 @@ const LONG_PROMPT: usize = 32 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct AsyncModel {
-    engine: Arc<Engine>,
+    engine: Handle,
 }
 
 impl AsyncModel {
+    /// The model of a pool's lease.
+    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<Lease>) -> Self {
+        Self { engine: Handle::leased(engine, lease) }
+    }
+
     /// Loads a GGUF file with the default settings.
     ///
     /// # Errors
@@ -58,7 +63,7 @@ impl AsyncModel {
     /// the token), `Unsupported` (CPU, forked child).
     pub async fn load_with(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self, MullamaError> {
         let engine = Loading::start(path.as_ref(), options)?.wait().await?;
-        Ok(Self { engine: Arc::new(engine) })
+        Ok(Self { engine: Handle::new(engine) })
     }
 
     /// Generates at most `max_tokens` tokens with the other settings at their
@@ -95,7 +100,7 @@ impl AsyncModel {
     /// later errors come as the stream's last item.
     pub async fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenStream, MullamaError> {
         let reader = self.submit(prompt, config, true).await?;
-        Ok(TokenStream::new(reader, self.engine.clone()))
+        Ok(TokenStream::new(reader, self.engine.keep()))
     }
 
     /// Hands a request to the engine.

@@ -3,7 +3,7 @@
 
 use crate::{
     EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
-    engine::{Batch, Engine, Loading, Reader},
+    engine::{Batch, Engine, Handle, Lease, Loading, Reader},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -26,10 +26,15 @@ use std::{
 /// ```
 #[derive(Clone)]
 pub struct Model {
-    engine: Arc<Engine>,
+    engine: Handle,
 }
 
 impl Model {
+    /// The model of a pool's lease.
+    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<Lease>) -> Self {
+        Self { engine: Handle::leased(engine, lease) }
+    }
+
     /// Loads a GGUF file with the default [`ModelOptions`].
     ///
     /// # Errors
@@ -46,7 +51,7 @@ impl Model {
     /// the token), `Unsupported` (CPU, forked child).
     pub fn load_with(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self, MullamaError> {
         let engine = pollster::block_on(Loading::start(path.as_ref(), options)?.wait())?;
-        Ok(Self { engine: Arc::new(engine) })
+        Ok(Self { engine: Handle::new(engine) })
     }
 
     /// Turns text into tokens. `add_bos` adds the special tokens that the
@@ -130,7 +135,7 @@ impl Model {
     /// later errors come as the last item.
     pub fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenIter, MullamaError> {
         let reader = self.engine.submit(prompt, config, true)?;
-        Ok(TokenIter { reader, ready: VecDeque::new(), _engine: self.engine.clone() })
+        Ok(TokenIter { reader, ready: VecDeque::new(), _engine: self.engine.keep() })
     }
 
     /// Ends the engine: requests under way end as `Closed`, then the memory is

@@ -4,6 +4,8 @@
 
 const native = require('./native.js')
 const { INTERNAL, MullamaError, fromNative } = require('./errors.js')
+const { requestOptions } = require('./options.js')
+const { checkSignal } = require('./signal.js')
 
 const NOTHING = Object.freeze([])
 
@@ -13,7 +15,7 @@ const abandoned = new FinalizationRegistry(({ signal, onAbort }) => {
   signal.removeEventListener('abort', onAbort)
 })
 
-/** A generation that is running; made by `Model.generateStream`. */
+/** A generation that is running; made by `generateStream`. */
 class TokenStream {
   #native
   #cancel
@@ -177,4 +179,21 @@ class TokenStream {
   }
 }
 
-module.exports = { TokenStream }
+/**
+ * The stream that `start(options, cancel)` gives the native side of. Whatever
+ * goes wrong comes out of the stream.
+ */
+function startStream(options, start) {
+  let signal, rest
+  try {
+    ;({ signal, ...rest } = requestOptions(options))
+    signal = checkSignal(signal)
+  } catch (error) {
+    return new TokenStream(INTERNAL, undefined, () => {
+      throw error
+    })
+  }
+  return new TokenStream(INTERNAL, signal, (cancel) => start(rest, cancel))
+}
+
+module.exports = { TokenStream, startStream }

@@ -1,10 +1,14 @@
-//! The native model: one method a call of the core's `AsyncModel`.
+//! The native model: one method a call of the core's `AsyncModel`, whether it
+//! was loaded or leased from a pool.
 
 use crate::{
     cancel::Cancel,
-    convert::{Answer, Info, Metrics},
+    convert::Answer,
     error::{refused, to_js},
-    options::{self, Given},
+    facts::{Info, Metrics, Placement},
+    given::Given,
+    lease::Handle,
+    options,
     promise::promise,
     stream::Stream,
 };
@@ -15,7 +19,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 #[napi(js_name = "NativeModel")]
 pub struct Model {
-    inner: AsyncModel,
+    pub(crate) inner: Handle,
 }
 
 #[napi]
@@ -32,7 +36,7 @@ impl Model {
         let path = Given { name: "path", value: path }.text().map_err(|error| refused(&error))?;
         let mut options = options::model_options(&options).map_err(|error| refused(&error))?;
         options.progress = progress.map(reporter).transpose()?;
-        let load = async move { AsyncModel::load_with(path, options).await.map(|inner| Self { inner }) };
+        let load = async move { AsyncModel::load_with(path, options).await.map(|model| Self { inner: model.into() }) };
         promise(env, Some(cancel), load)
     }
 
@@ -74,7 +78,9 @@ impl Model {
     ) -> Result<Stream> {
         let prompt = Given { name: "prompt", value: prompt }.text().map_err(|error| refused(&error))?;
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
-        Stream::start(self.inner.clone(), prompt, config, cancel.token.clone()).map_err(|error| to_js(&error))
+        let model = self.inner.clone();
+        let start = async move { Ok((model.generate_stream(&prompt, config).await?, model)) };
+        Stream::start(cancel.token.clone(), start).map_err(|error| to_js(&error))
     }
 
     #[napi(catch_unwind)]
@@ -121,6 +127,17 @@ impl Model {
     }
 
     #[napi(catch_unwind)]
+    pub fn placement(&self) -> Vec<Placement> {
+        self.inner.placement().into_iter().map(Placement::from).collect()
+    }
+
+    /// Gives the lease back, if there is one and it was not yet.
+    #[napi(catch_unwind)]
+    pub fn release(&self) {
+        self.inner.release();
+    }
+
+    #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let model = self.inner.clone();
         promise(env, None, async move {
@@ -132,7 +149,7 @@ impl Model {
 
 /// Hands fractions to `progress` on its own thread. Weak: it does not keep
 /// the process alive, the load's promise does.
-fn reporter(progress: Function<'_, f64, ()>) -> Result<ProgressCallback> {
+pub(crate) fn reporter(progress: Function<'_, f64, ()>) -> Result<ProgressCallback> {
     let progress = progress.build_threadsafe_function::<f64>().weak::<true>().build()?;
     Ok(Arc::new(move |fraction| {
         progress.call(f64::from(fraction), ThreadsafeFunctionCallMode::NonBlocking);

@@ -9,7 +9,7 @@ use crate::{
     convert::{self, Timings, Token, Usage},
     promise::promise,
 };
-use mullama::{AsyncModel, FinishReason, MullamaError, MullamaRuntime, StreamConfig, TokenStream};
+use mullama::{FinishReason, MullamaError, MullamaRuntime, TokenStream};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use std::sync::Arc;
@@ -36,19 +36,18 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn start(
-        model: AsyncModel,
-        prompt: String,
-        config: StreamConfig,
-        cancel: CancellationToken,
-    ) -> std::result::Result<Self, MullamaError> {
+    /// `start` submits the request. Beside the stream it gives what must live
+    /// as long: a lease, a context.
+    pub(crate) fn start<F, K>(cancel: CancellationToken, start: F) -> std::result::Result<Self, MullamaError>
+    where
+        F: Future<Output = std::result::Result<(TokenStream, K), MullamaError>> + Send + 'static,
+        K: Send + 'static,
+    {
         let (publish, state) = watch::channel(State::Starting);
         let token = cancel.clone();
         MullamaRuntime::shared()?.spawn(async move {
-            let started = token.run_until_cancelled(model.generate_stream(&prompt, config)).await;
-            drop((model, prompt));
-            let stream = match started {
-                Some(Ok(stream)) => Arc::new(stream),
+            let (stream, kept) = match token.run_until_cancelled(start).await {
+                Some(Ok((stream, kept))) => (Arc::new(stream), kept),
                 Some(Err(error)) => return drop(publish.send(State::Failed(error))),
                 None => return drop(publish.send(State::Cancelled)),
             };
@@ -57,6 +56,7 @@ impl Stream {
             let _ = publish.send(State::Running(stream.clone()));
             token.cancelled().await;
             stream.cancel();
+            drop(kept);
         });
         Ok(Self { state, cancel })
     }

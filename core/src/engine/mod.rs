@@ -7,10 +7,13 @@
 //! out.
 
 mod cpu_load;
+mod handle;
 mod hold_back;
 mod inbox;
 mod latch;
+mod lease;
 mod metrics;
+mod permits;
 mod registry;
 mod request;
 mod sampler;
@@ -21,6 +24,8 @@ mod threads;
 mod ticket;
 mod worker;
 
+pub(crate) use handle::Handle;
+pub(crate) use lease::{Lease, Leases, check_size};
 pub use registry::close_all;
 pub(crate) use ticket::{Batch, Reader};
 
@@ -31,8 +36,9 @@ use crate::{
     process,
 };
 use cpu_load::Waits;
-use inbox::Inbox;
+use inbox::{Inbox, Resize};
 use latch::Latch;
+use lease::Resized;
 use metrics::Metrics;
 use request::Request;
 use std::{
@@ -190,12 +196,19 @@ impl Engine {
     }
 
     /// Validates and tokenizes on the caller's thread and hands the request to
-    /// the engine. `stream` says whether tokens are wanted one by one.
+    /// the engine. `stream` says whether tokens are wanted one by one; `lease`
+    /// is the one that the request belongs to, in a pool.
     ///
     /// # Errors
     /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `QueueFull`, `Closed`;
     /// `Unsupported` in a forked child.
-    pub(crate) fn submit(&self, prompt: &str, config: StreamConfig, stream: bool) -> Result<Reader, MullamaError> {
+    pub(crate) fn submit(
+        &self,
+        prompt: &str,
+        config: StreamConfig,
+        stream: bool,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<Reader, MullamaError> {
         let submitted = Instant::now();
         let model = self.model()?;
         config.validate(model.n_vocab())?;
@@ -213,7 +226,7 @@ impl Engine {
         let ticket = Ticket::new(self.shared.inbox.clone(), deadline, timeout_ms, buffer_size, seed);
         let n_wanted = config.max_tokens;
         let reader = ticket.reader();
-        let request = Request::new(ticket, tokens, config, seed);
+        let request = Request::new(ticket, tokens, config, seed, lease);
         if n_wanted == 0 {
             // Nothing is to be computed. Nobody waits for the ticket yet.
             self.shared.metrics.completed.fetch_add(1, Ordering::Relaxed);
@@ -222,6 +235,28 @@ impl Engine {
             self.shared.inbox.submit(request)?;
         }
         Ok(reader)
+    }
+
+    /// How many sequences are served at once, now.
+    pub(crate) fn max_concurrent(&self) -> usize {
+        self.shared.inbox.max_concurrent()
+    }
+
+    /// Makes room for `n` sequences at once, if there is less. What runs goes
+    /// on. The latch tells when that is done.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub(crate) fn grow(&self, n: usize) -> Result<Arc<Resized>, MullamaError> {
+        let done = Arc::new(Latch::new());
+        self.shared.inbox.resize(Resize { n, done: Some(done.clone()) })?;
+        Ok(done)
+    }
+
+    /// Keeps room for `n` sequences alone, as soon as no more are served.
+    pub(crate) fn shrink(&self, n: usize) {
+        // Nothing is left to shrink of a closed engine.
+        let _ = self.shared.inbox.resize(Resize { n, done: None });
     }
 
     /// Ends the engine: requests end as `Closed`, then the memory is freed.
@@ -256,9 +291,9 @@ fn thread_name() -> String {
 /// The body of the engine's thread. A panic ends this engine alone.
 fn run(path: &Path, shared: &Arc<Shared>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| match load(path, shared) {
-        Ok((context, waits, limits)) => {
+        Ok((context, waits)) => {
             *shared.lock_model() = Some(context.model().clone());
-            let worker = Worker::new(shared.clone(), context, waits, limits);
+            let worker = Worker::new(shared.clone(), context, waits);
             shared.loaded.set(Ok(()));
             worker.run();
         }
@@ -266,6 +301,7 @@ fn run(path: &Path, shared: &Arc<Shared>) {
     }));
     // Lets nothing more in, also after a panic.
     shared.inbox.close();
+    while shared.inbox.next_resize().is_some() {}
     drop(shared.lock_model().take());
     if outcome.is_err() {
         shared.inbox.drain(&mut std::collections::VecDeque::new());
@@ -273,7 +309,7 @@ fn run(path: &Path, shared: &Arc<Shared>) {
     }
 }
 
-fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Waits, Limits), MullamaError> {
+fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Waits), MullamaError> {
     let options = &shared.options;
     let mut progress = |share: f32| {
         let go_on = options.progress.as_ref().is_none_or(|progress| progress(share));
@@ -286,37 +322,40 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Waits, Limits), M
     }
     let params = LoadParams { gpu_layers: options.gpu_layers, use_mmap: options.use_mmap, progress: &mut progress };
     let model = Arc::new(Model::load(path, params)?);
-    let n_ctx = options.effective_cache_size();
-    let limits = Limits {
-        context_size: options.context_size,
-        max_concurrent: options.max_concurrent,
-        batch_size: options.batch_size,
-        cache_size: n_ctx,
-        threads: options.effective_threads(),
-    };
-    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
-    check_memory(
-        model.header().kv_bytes(n_ctx as u64, options.max_concurrent as u64, options.batch_size as u64, k, v),
-        options,
-    )?;
-    let threads_before = cpu_load::thread_ids();
-    let context = Context::new(
-        model,
-        &ContextParams {
-            n_ctx,
-            n_batch: options.batch_size,
-            n_seq_max: options.max_concurrent,
-            n_threads: options.effective_threads(),
-            flash_attention: options.flash_attention,
-            type_k: options.kv_type_k,
-            type_v: options.kv_type_v,
-        },
-    )?;
+    let (context, waits) = new_context(model, options, options.max_concurrent)?;
     registry::close_at_exit();
     if !progress(1.0) {
         return Err(MullamaError::Cancelled);
     }
-    Ok((context, Waits::of_threads_since(&threads_before), limits))
+    Ok((context, waits))
+}
+
+/// A context for `max_concurrent` sequences, with what tells of its threads.
+///
+/// # Errors
+/// `OutOfMemory`, `Context`.
+fn new_context(
+    model: Arc<Model>,
+    options: &ModelOptions,
+    max_concurrent: usize,
+) -> Result<(Context, Waits), MullamaError> {
+    let limits = Limits::new(options, max_concurrent);
+    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
+    let sizes = (limits.cache_size as u64, max_concurrent as u64, limits.batch_size as u64);
+    check_memory(model.header().kv_bytes(sizes.0, sizes.1, sizes.2, k, v), limits.cache_size, options)?;
+    let threads_before = cpu_load::thread_ids();
+    let params = ContextParams {
+        n_ctx: limits.cache_size,
+        n_batch: limits.batch_size,
+        n_seq_max: max_concurrent,
+        n_outputs_max: max_concurrent,
+        n_threads: limits.threads,
+        flash_attention: options.flash_attention,
+        type_k: options.kv_type_k,
+        type_v: options.kv_type_v,
+    };
+    let context = Context::new(model, &params)?;
+    Ok((context, Waits::of_threads_since(&threads_before)))
 }
 
 /// The tokens of a prompt. Special tokens in it are parsed, since chat prompts
@@ -339,7 +378,7 @@ fn kv_bytes_per_token(model: &Model, options: &ModelOptions) -> u64 {
 
 /// Refuses a KV cache that the machine has no memory for: the kernel would end
 /// the process, which no error handling survives.
-fn check_memory(needed: u64, options: &ModelOptions) -> Result<(), MullamaError> {
+fn check_memory(needed: u64, cache_size: usize, options: &ModelOptions) -> Result<(), MullamaError> {
     if options.gpu_layers != 0 && llama::has_gpu()? {
         // The cache may lie on a device whose memory is not seen from here.
         return Ok(());
@@ -349,7 +388,7 @@ fn check_memory(needed: u64, options: &ModelOptions) -> Result<(), MullamaError>
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         return Err(MullamaError::OutOfMemory(format!(
             "a KV cache of {} tokens needs {} MiB, {} MiB are free; lower cache_size, max_concurrent or context_size",
-            options.effective_cache_size(),
+            cache_size,
             mib(needed),
             mib(free),
         )));

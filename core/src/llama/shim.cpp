@@ -116,6 +116,55 @@ bool mullama_seq_rm(llama_context * context, llama_seq_id seq_id, llama_pos p0, 
            }) == MULLAMA_OK;
 }
 
+void mullama_seq_cp(llama_context * context, llama_seq_id from, llama_seq_id to) {
+    guarded(nullptr, 0, [&]() -> int32_t {
+        llama_memory_seq_cp(llama_get_memory(context), from, to, -1, -1);
+        return MULLAMA_OK;
+    });
+}
+
+void mullama_memory_clear(llama_context * context) {
+    guarded(nullptr, 0, [&]() -> int32_t {
+        llama_memory_clear(llama_get_memory(context), true);
+        return MULLAMA_OK;
+    });
+}
+
+uint32_t mullama_state_version(void) {
+    return LLAMA_SESSION_VERSION;
+}
+
+size_t mullama_state_size(llama_context * context, llama_seq_id seq_id, char * error, size_t error_size) {
+    size_t size = 0;
+    guarded(error, error_size, [&]() -> int32_t {
+        size = seq_id < 0 ? llama_state_get_size(context) : llama_state_seq_get_size(context, seq_id);
+        return MULLAMA_OK;
+    });
+    return size;
+}
+
+size_t mullama_state_get(llama_context * context, llama_seq_id seq_id, uint8_t * data, size_t size, char * error,
+                         size_t error_size) {
+    size_t written = 0;
+    guarded(error, error_size, [&]() -> int32_t {
+        written = seq_id < 0 ? llama_state_get_data(context, data, size)
+                             : llama_state_seq_get_data(context, data, size, seq_id);
+        return MULLAMA_OK;
+    });
+    return written;
+}
+
+size_t mullama_state_set(llama_context * context, llama_seq_id seq_id, const uint8_t * data, size_t size, char * error,
+                         size_t error_size) {
+    size_t taken = 0;
+    guarded(error, error_size, [&]() -> int32_t {
+        taken = seq_id < 0 ? llama_state_set_data(context, data, size)
+                           : llama_state_seq_set_data(context, data, size, seq_id);
+        return MULLAMA_OK;
+    });
+    return taken;
+}
+
 int32_t mullama_tokenize(const llama_vocab * vocab, const char * text, int32_t text_size, llama_token * tokens,
                          int32_t n_tokens_max, bool add_special, bool parse_special, int32_t * status, char * error,
                          size_t error_size) {

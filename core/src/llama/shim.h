@@ -50,6 +50,20 @@ int32_t mullama_context_new(llama_model * model, const llama_context_params * pa
 int32_t mullama_decode(llama_context * context, const llama_batch * batch, char * error, size_t error_size);
 // Returns true when the whole range was removed.
 bool mullama_seq_rm(llama_context * context, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+void mullama_seq_cp(llama_context * context, llama_seq_id from, llama_seq_id to);
+void mullama_memory_clear(llama_context * context);
+
+// The version of llama.cpp's state format that this build reads and writes.
+uint32_t mullama_state_version(void);
+// Bytes of the state of `seq_id`, or of the whole memory for -1; 0 on failure.
+size_t mullama_state_size(llama_context * context, llama_seq_id seq_id, char * error, size_t error_size);
+// Bytes written to `data`, at most `size`; 0 on failure.
+size_t mullama_state_get(llama_context * context, llama_seq_id seq_id, uint8_t * data, size_t size, char * error,
+                         size_t error_size);
+// Bytes read from `data`; 0 on failure, which leaves the sequence, or for -1
+// the whole memory, in pieces: clear it then.
+size_t mullama_state_set(llama_context * context, llama_seq_id seq_id, const uint8_t * data, size_t size, char * error,
+                         size_t error_size);
 // llama_tokenize's result, or one of the codes above by `status`.
 int32_t mullama_tokenize(const llama_vocab * vocab, const char * text, int32_t text_size, llama_token * tokens,
                          int32_t n_tokens_max, bool add_special, bool parse_special, int32_t * status, char * error,

@@ -63,6 +63,31 @@ unsafe extern "C" {
         p0: sys::llama_pos,
         p1: sys::llama_pos,
     ) -> bool;
+    pub(super) fn mullama_seq_cp(context: *mut sys::llama_context, from: sys::llama_seq_id, to: sys::llama_seq_id);
+    pub(super) fn mullama_memory_clear(context: *mut sys::llama_context);
+    pub(super) fn mullama_state_version() -> u32;
+    pub(super) fn mullama_state_size(
+        context: *mut sys::llama_context,
+        seq_id: sys::llama_seq_id,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> usize;
+    pub(super) fn mullama_state_get(
+        context: *mut sys::llama_context,
+        seq_id: sys::llama_seq_id,
+        data: *mut u8,
+        size: usize,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> usize;
+    pub(super) fn mullama_state_set(
+        context: *mut sys::llama_context,
+        seq_id: sys::llama_seq_id,
+        data: *const u8,
+        size: usize,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> usize;
     pub(super) fn mullama_tokenize(
         vocab: *const sys::llama_vocab,
         text: *const c_char,
