@@ -133,6 +133,7 @@ test: ## run the linters and all tests
 	@$(MAKE) test-node
 	@$(MAKE) test-python
 	@$(MAKE) test-packaging
+	@$(MAKE) docs
 	$(SAY) "all tests passed"
 
 .PHONY: bench
@@ -179,9 +180,14 @@ lint: .venv/complete node_modules/complete $(CARGO_HACK) ## check format, lints,
 	$(SAY) "TypeScript"
 	@npm run --silent types
 
+.venv/docs: scripts/requirements-docs.txt .venv/complete
+	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -r scripts/requirements-docs.txt
+	@touch $@
+
 .PHONY: docs
-docs: | check ## build the Rust reference; its path is printed at the end
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --package mullama --features tokio-runtime
+docs: python node_modules/complete .venv/docs ## build the references into dist/docs; any warning fails
+	$(SAY) "references of Rust, Node and Python"
+	@$(TOOLS) $(VENV_PYTHON) scripts/build_docs.py
 
 .PHONY: shell
 shell: | check ## open a shell with the build tools, for cargo by hand
