@@ -5,6 +5,7 @@ use crate::{
     AsyncConfig, EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig,
     TokenId, TokenStream,
     engine::{Engine, Handle, Lease, Loading, Reader},
+    scope::Scope,
 };
 use std::{collections::BTreeMap, future::poll_fn, path::Path, sync::Arc};
 
@@ -85,10 +86,12 @@ impl AsyncModel {
     ///
     /// # Errors
     /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `Generation`,
-    /// `QueueFull`, `Timeout` (with the text so far), `Closed`,
-    /// `Unsupported` (forked child).
+    /// `QueueFull`, `Timeout` (with the text so far), `Closed`, `Cancelled`
+    /// (the `MullamaRuntime` whose task this is shuts down), `Unsupported`
+    /// (forked child).
     pub async fn generate_with(&self, prompt: &str, config: StreamConfig) -> Result<Generation, MullamaError> {
         let reader = self.submit(prompt, config, false).await?;
+        let _scope = Scope::of(&reader);
         poll_fn(|context| reader.poll_result(context)).await
     }
 
@@ -147,6 +150,12 @@ impl AsyncModel {
     #[must_use]
     pub fn model_info(&self) -> ModelInfo {
         self.engine.info().clone()
+    }
+
+    /// Entries of the vocabulary.
+    #[cfg(feature = "tokio-runtime")]
+    pub(crate) fn n_vocab(&self) -> usize {
+        self.engine.info().n_vocab
     }
 
     /// The file's metadata, as text.

@@ -47,6 +47,7 @@ mod pool;
 mod process;
 #[doc(hidden)]
 pub mod reference;
+mod scope;
 mod stream_config;
 
 #[cfg(feature = "async")]

@@ -4,6 +4,7 @@
 use crate::{
     EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
     engine::{Batch, Engine, Handle, Lease, Loading, Reader},
+    scope::Scope,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -120,10 +121,12 @@ impl Model {
     ///
     /// # Errors
     /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `Generation`,
-    /// `QueueFull`, `Timeout` (with the text so far), `Closed`,
+    /// `QueueFull`, `Timeout` (with the text so far), `Closed`, `Cancelled`
+    /// (the `MullamaRuntime` whose blocking task this is shuts down),
     /// `Unsupported` (forked child).
     pub fn generate_with(&self, prompt: &str, config: StreamConfig) -> Result<Generation, MullamaError> {
         let reader = self.engine.submit(prompt, config, false)?;
+        let _scope = Scope::of(&reader);
         pollster::block_on(poll_fn(|context| reader.poll_result(context)))
     }
 
@@ -135,7 +138,7 @@ impl Model {
     /// later errors come as the last item.
     pub fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenIter, MullamaError> {
         let reader = self.engine.submit(prompt, config, true)?;
-        Ok(TokenIter { reader, ready: VecDeque::new(), _engine: self.engine.keep() })
+        Ok(TokenIter { _scope: Scope::of(&reader), reader, ready: VecDeque::new(), _engine: self.engine.keep() })
     }
 
     /// Ends the engine: requests under way end as `Closed`, then the memory is
@@ -155,6 +158,8 @@ impl std::fmt::Debug for Model {
 /// there.
 pub struct TokenIter {
     reader: Reader,
+    /// Ends the generation with the runtime whose task started it.
+    _scope: Scope,
     /// Tokens that were taken together and not given yet.
     ready: VecDeque<TokenData>,
     /// Keeps the engine while the iterator is used.

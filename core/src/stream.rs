@@ -3,6 +3,7 @@
 use crate::{
     FinishReason, MullamaError, Timings, TokenData, Usage,
     engine::{Batch, Engine, Reader},
+    scope::Scope,
 };
 use futures_core::Stream;
 use std::{
@@ -16,15 +17,20 @@ use std::{
 ///
 /// Dropping it stops the native work within one step. A reader that falls
 /// `buffer_size` tokens behind pauses its own sequence and no other.
+///
+/// A stream that was started in a task of a `MullamaRuntime` ends, with the
+/// reason `Cancelled`, when that runtime is shut down.
 pub struct TokenStream {
     reader: Reader,
+    /// Ends the generation with the runtime whose task started it.
+    _scope: Scope,
     /// Keeps the engine while the stream is used.
     _engine: Arc<Engine>,
 }
 
 impl TokenStream {
     pub(crate) fn new(reader: Reader, engine: Arc<Engine>) -> Self {
-        Self { reader, _engine: engine }
+        Self { _scope: Scope::of(&reader), reader, _engine: engine }
     }
 
     /// Waits for at least one token and gives all that are ready; an empty

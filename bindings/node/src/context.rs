@@ -33,7 +33,7 @@ impl Context {
         cancel: Option<&Cancel>,
     ) -> Result<Object<'env>> {
         let options = options::context_options(&options).map_err(|error| refused(&error))?;
-        let model = model.inner.clone();
+        let model = model.inner.hold().map_err(|error| to_js(&error))?;
         let create = async move {
             let context = AsyncContext::with_options(Arc::new((*model).clone()), options).await?;
             Ok(Self { inner: Arc::new(Mutex::new(context)) })
@@ -52,8 +52,7 @@ impl Context {
         let tokens = Given { name: "tokens", value: tokens }.tokens().map_err(|error| refused(&error))?;
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
         let turn = self.turn()?;
-        let kept = self.inner.clone();
-        let start = async move { Ok((turn.wait().await.generate_stream_with(&tokens, config).await?, kept)) };
+        let start = async move { turn.finish().await.generate_stream_with(&tokens, config).await };
         Stream::start(cancel.token.clone(), start).map_err(|error| to_js(&error))
     }
 
@@ -144,6 +143,6 @@ impl Context {
         F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
     {
         let turn = self.turn()?;
-        promise(env, cancel, async move { work(turn.wait().await).await })
+        promise(env, cancel, async move { work(turn.finish().await).await })
     }
 }

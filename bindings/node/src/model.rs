@@ -50,7 +50,7 @@ impl Model {
     ) -> Result<Object<'env>> {
         let prompt = Given { name: "prompt", value: prompt }.text().map_err(|error| refused(&error))?;
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
-        let model = self.inner.clone();
+        let model = self.inner.hold().map_err(|error| to_js(&error))?;
         promise(env, cancel, async move { model.generate_with(&prompt, config).await.map(|it| it.text) })
     }
 
@@ -64,7 +64,7 @@ impl Model {
     ) -> Result<Object<'env>> {
         let prompt = Given { name: "prompt", value: prompt }.text().map_err(|error| refused(&error))?;
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
-        let model = self.inner.clone();
+        let model = self.inner.hold().map_err(|error| to_js(&error))?;
         promise(env, cancel, async move { model.generate_with(&prompt, config).await.map(Answer::from) })
     }
 
@@ -78,8 +78,8 @@ impl Model {
     ) -> Result<Stream> {
         let prompt = Given { name: "prompt", value: prompt }.text().map_err(|error| refused(&error))?;
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
-        let model = self.inner.clone();
-        let start = async move { Ok((model.generate_stream(&prompt, config).await?, model)) };
+        let model = self.inner.hold().map_err(|error| to_js(&error))?;
+        let start = async move { model.generate_stream(&prompt, config).await };
         Stream::start(cancel.token.clone(), start).map_err(|error| to_js(&error))
     }
 
@@ -95,14 +95,14 @@ impl Model {
         let add_bos = Given { name: "addBos", value: add_bos }.boolean().map_err(|error| refused(&error))?;
         let parse_special =
             Given { name: "parseSpecial", value: parse_special }.boolean().map_err(|error| refused(&error))?;
-        let model = self.inner.clone();
+        let model = self.inner.hold().map_err(|error| to_js(&error))?;
         promise(env, None, blocking(move || model.tokenize(&text, add_bos, parse_special)))
     }
 
     #[napi(catch_unwind)]
     pub fn detokenize<'env>(&self, env: &'env Env, tokens: Unknown<'env>) -> Result<Object<'env>> {
         let tokens = Given { name: "tokens", value: tokens }.tokens().map_err(|error| refused(&error))?;
-        let model = self.inner.clone();
+        let model = self.inner.hold().map_err(|error| to_js(&error))?;
         promise(env, None, blocking(move || model.detokenize(&tokens)))
     }
 
@@ -139,7 +139,7 @@ impl Model {
 
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let model = self.inner.clone();
+        let model = (*self.inner).clone();
         promise(env, None, async move {
             model.close().await;
             Ok(())

@@ -29,13 +29,45 @@ where
     T: ToNapiValue + Send + 'static,
     F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
 {
-    let runtime = MullamaRuntime::shared().map_err(|error| to_js(&error))?;
+    let (task, promise) = task(env, cancel, work)?;
+    shared()?.spawn(task);
+    Ok(promise)
+}
+
+/// As [`promise`], for work that only waits for other work or looks on: who
+/// counts the runtime's tasks does not want to find it among them.
+pub(crate) fn wait<'env, T, F>(env: &'env Env, cancel: Option<&Cancel>, work: F) -> Result<Object<'env>>
+where
+    T: ToNapiValue + Send + 'static,
+    F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
+{
+    let (task, promise) = task(env, cancel, work)?;
+    shared()?.tokio().spawn(task);
+    Ok(promise)
+}
+
+fn shared() -> Result<&'static MullamaRuntime> {
+    MullamaRuntime::shared().map(|runtime| &**runtime).map_err(|error| to_js(&error))
+}
+
+/// A promise, and the task that settles it.
+fn task<'env, T, F>(
+    env: &'env Env,
+    cancel: Option<&Cancel>,
+    work: F,
+) -> Result<(impl Future<Output = ()> + Send + use<T, F>, Object<'env>)>
+where
+    T: ToNapiValue + Send + 'static,
+    F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
+{
+    // A promise without a task would keep the process alive.
+    shared()?;
     let token = match cancel {
         Some(cancel) => cancel.token.clone(),
         None => environment::ending(env)?,
     };
     let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
-    runtime.spawn(async move {
+    let task = async move {
         let work = AssertUnwindSafe(token.run_until_cancelled_owned(work));
         let outcome = match work.catch_unwind().await {
             Ok(Some(outcome)) => outcome,
@@ -46,8 +78,8 @@ where
             Ok(value) => deferred.resolve(Box::new(move |_| Ok(value))),
             Err(error) => deferred.reject(to_js(&error)),
         }
-    });
-    Ok(promise)
+    };
+    Ok((task, promise))
 }
 
 /// As [`promise`], except that `work` begins now, on the caller's thread: it
@@ -89,7 +121,8 @@ impl<F: Future> Begun<F> {
         })
     }
 
-    pub(crate) async fn wait(self) -> F::Output {
+    /// Polled on by whoever awaits this.
+    pub(crate) async fn finish(self) -> F::Output {
         match self {
             Self::Done(output) => output,
             Self::Waiting(future) => future.await,

@@ -7,7 +7,7 @@
 
 use crate::{
     convert::{self, Timings, Token, Usage},
-    promise::promise,
+    promise::wait,
 };
 use mullama::{FinishReason, MullamaError, MullamaRuntime, TokenStream};
 use napi::bindgen_prelude::*;
@@ -36,18 +36,16 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// `start` submits the request. Beside the stream it gives what must live
-    /// as long: a lease, a context.
-    pub(crate) fn start<F, K>(cancel: CancellationToken, start: F) -> std::result::Result<Self, MullamaError>
+    /// `start` submits the request and gives its stream.
+    pub(crate) fn start<F>(cancel: CancellationToken, start: F) -> std::result::Result<Self, MullamaError>
     where
-        F: Future<Output = std::result::Result<(TokenStream, K), MullamaError>> + Send + 'static,
-        K: Send + 'static,
+        F: Future<Output = std::result::Result<TokenStream, MullamaError>> + Send + 'static,
     {
         let (publish, state) = watch::channel(State::Starting);
         let token = cancel.clone();
         MullamaRuntime::shared()?.spawn(async move {
-            let (stream, kept) = match token.run_until_cancelled(start).await {
-                Some(Ok((stream, kept))) => (Arc::new(stream), kept),
+            let stream = match token.run_until_cancelled(start).await {
+                Some(Ok(stream)) => Arc::new(stream),
                 Some(Err(error)) => return drop(publish.send(State::Failed(error))),
                 None => return drop(publish.send(State::Cancelled)),
             };
@@ -56,7 +54,6 @@ impl Stream {
             let _ = publish.send(State::Running(stream.clone()));
             token.cancelled().await;
             stream.cancel();
-            drop(kept);
         });
         Ok(Self { state, cancel })
     }
@@ -76,7 +73,7 @@ impl Stream {
     #[napi(catch_unwind)]
     pub fn next_batch<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let mut state = self.state.clone();
-        promise(env, None, async move {
+        wait(env, None, async move {
             let started = state.wait_for(|state| !matches!(state, State::Starting)).await;
             let started = started.map(|state| state.clone());
             match started {

@@ -11,7 +11,7 @@ use crate::{
     given::Given,
     model::Model,
     options,
-    promise::promise,
+    promise::wait,
 };
 use mullama::{MullamaRuntime, TaskManager};
 use napi::bindgen_prelude::*;
@@ -49,7 +49,7 @@ impl Manager {
     ) -> Result<Object<'env>> {
         let prompt = Given { name: "prompt", value: prompt }.text().map_err(|error| refused(&error))?;
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
-        let model = model.inner.clone();
+        let model = model.inner.hold().map_err(|error| to_js(&error))?;
         let task = self.inner.submit(&model, &prompt, config).map_err(|error| to_js(&error))?;
         let mut submitted = Object::new(env)?;
         submitted.set("id", number(task.id()))?;
@@ -58,7 +58,7 @@ impl Manager {
             drop(model);
             generation.map(Answer::from)
         };
-        submitted.set("result", promise(env, Some(cancel), result)?)?;
+        submitted.set("result", wait(env, Some(cancel), result)?)?;
         Ok(submitted)
     }
 
@@ -87,7 +87,7 @@ impl Manager {
     #[napi(catch_unwind)]
     pub fn stop_all<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let manager = self.inner.clone();
-        promise(env, None, async move { manager.stop_all().await })
+        wait(env, None, async move { manager.stop_all().await })
     }
 
     /// How long workers that JavaScript runs may take to end, in milliseconds.

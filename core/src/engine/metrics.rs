@@ -2,7 +2,10 @@
 
 use crate::{EngineMetrics, Histogram};
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
+    },
     time::Duration,
 };
 
@@ -49,26 +52,43 @@ impl Metrics {
     }
 }
 
-/// Counts of a histogram.
+/// Tries to read a histogram between two observations. Each takes the writer
+/// some nanoseconds, so the first nearly always succeeds.
+const READ_TRIES: usize = 1000;
+
+/// Counts of a histogram. One thread writes, and no lock is taken, since a
+/// forked child may read while the writer is gone in the midst.
 #[derive(Default)]
 pub(super) struct Buckets {
     counts: [AtomicU64; BOUNDS_MS.len() + 1],
     sum_us: AtomicU64,
+    /// Odd while an observation is written, so that a reading's sum is that of
+    /// its counts.
+    version: AtomicU64,
 }
 
 impl Buckets {
+    /// Only the engine's thread calls it.
     pub(super) fn observe(&self, duration: Duration) {
         let bucket = BOUNDS_MS.partition_point(|&ms| Duration::from_millis(ms) < duration);
-        self.counts[bucket].fetch_add(1, Relaxed);
-        self.sum_us.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.version.fetch_add(1, SeqCst);
+        self.counts[bucket].fetch_add(1, SeqCst);
+        self.sum_us.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), SeqCst);
+        self.version.fetch_add(1, SeqCst);
     }
 
     fn read(&self) -> Histogram {
-        Histogram {
-            bounds: BOUNDS_MS.map(Duration::from_millis).to_vec(),
-            counts: self.counts.iter().map(|count| count.load(Relaxed)).collect(),
-            sum: Duration::from_micros(self.sum_us.load(Relaxed)),
+        let mut histogram = Histogram { bounds: BOUNDS_MS.map(Duration::from_millis).to_vec(), ..Histogram::default() };
+        for _ in 0..READ_TRIES {
+            let version = self.version.load(SeqCst);
+            histogram.counts = self.counts.iter().map(|count| count.load(SeqCst)).collect();
+            histogram.sum = Duration::from_micros(self.sum_us.load(SeqCst));
+            if version.is_multiple_of(2) && self.version.load(SeqCst) == version {
+                break;
+            }
+            std::hint::spin_loop();
         }
+        histogram
     }
 }
 
@@ -87,5 +107,17 @@ mod tests {
         assert_eq!(histogram.counts[6], 1);
         assert_eq!(histogram.counts[14], 1);
         assert_eq!(histogram.sum, Duration::from_millis(100_106));
+    }
+    #[test]
+    fn a_reading_is_of_whole_observations() {
+        let buckets = Buckets::default();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| (0..200_000).for_each(|_| buckets.observe(Duration::from_millis(3))));
+            while !writer.is_finished() {
+                let histogram = buckets.read();
+                let count: u64 = histogram.counts.iter().sum();
+                assert_eq!(histogram.sum, Duration::from_millis(3 * count));
+            }
+        });
     }
 }

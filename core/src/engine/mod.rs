@@ -22,11 +22,16 @@ mod selection;
 mod sequence;
 mod threads;
 mod ticket;
+pub(crate) mod totals;
 mod worker;
 
 pub(crate) use handle::Handle;
+#[cfg(feature = "tokio-runtime")]
+pub(crate) use latch::Latch;
 pub(crate) use lease::{Lease, Leases, check_size};
 pub use registry::close_all;
+#[cfg(feature = "tokio-runtime")]
+pub(crate) use registry::{Figures, all_metrics};
 pub(crate) use ticket::{Batch, Reader};
 
 use crate::{
@@ -37,6 +42,7 @@ use crate::{
 };
 use cpu_load::Waits;
 use inbox::{Inbox, Resize};
+#[cfg(not(feature = "tokio-runtime"))]
 use latch::Latch;
 use lease::Resized;
 use metrics::Metrics;
@@ -76,6 +82,10 @@ struct Shared {
 impl Shared {
     fn model(&self) -> Option<Arc<Model>> {
         self.lock_model().clone()
+    }
+
+    fn read_metrics(&self, kv_bytes_per_token: u64) -> EngineMetrics {
+        self.metrics.read(self.inbox.n_waiting(), kv_bytes_per_token)
     }
 
     /// Nothing that can panic runs under the lock, so a poisoned one is whole.
@@ -175,7 +185,7 @@ impl Engine {
     }
 
     pub(crate) fn metrics(&self) -> EngineMetrics {
-        self.shared.metrics.read(self.shared.inbox.n_waiting(), self.kv_bytes_per_token)
+        self.shared.read_metrics(self.kv_bytes_per_token)
     }
 
     /// Whether the model takes requests.

@@ -3,7 +3,13 @@
 //! destroys llama.cpp's static objects.
 
 use super::Shared;
+#[cfg(feature = "tokio-runtime")]
+use super::kv_bytes_per_token;
+#[cfg(feature = "tokio-runtime")]
+use crate::EngineMetrics;
 use crate::{llama::at_exit, process};
+#[cfg(feature = "tokio-runtime")]
+use std::sync::Arc;
 use std::{
     collections::BTreeMap,
     sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak},
@@ -66,6 +72,33 @@ pub fn close_all() {
         let Some(left) = limit.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { return };
         state = ENDED.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
     }
+}
+
+#[derive(Debug)]
+/// One engine's figures, with its model's name and its number in the process.
+#[cfg(feature = "tokio-runtime")]
+pub(crate) struct Figures {
+    pub(crate) number: u64,
+    pub(crate) model: String,
+    pub(crate) metrics: EngineMetrics,
+}
+
+/// The figures of all engines whose model is loaded, oldest first. Nothing in
+/// a forked child.
+#[cfg(feature = "tokio-runtime")]
+pub(crate) fn all_metrics() -> Vec<Figures> {
+    if process::is_forked_child() {
+        return Vec::new();
+    }
+    // Collected first, so that no other lock is taken under this one.
+    let engines: Vec<(u64, Arc<Shared>)> =
+        lock().running.iter().filter_map(|(&id, engine)| Some((id, engine.upgrade()?))).collect();
+    let figures = |(number, engine): (u64, Arc<Shared>)| {
+        let model = engine.model()?;
+        let metrics = engine.read_metrics(kv_bytes_per_token(&model, &engine.options));
+        Some(Figures { number, model: model.info().name.clone(), metrics })
+    };
+    engines.into_iter().filter_map(figures).collect()
 }
 
 /// Nothing that can panic runs under the lock, so a poisoned one is whole.
