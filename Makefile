@@ -177,8 +177,12 @@ lint: .venv/complete node_modules/complete $(CARGO_HACK) ## check format, lints,
 	$(SAY) "clippy $(FIRST)"
 	@$(CARGO) clippy --release --workspace --all-targets $(VERBOSE) -- -D warnings
 	@$(TOOLS) $(CARGO_HACK) hack clippy $(EACH_FEATURE) --all-targets $(VERBOSE) -- -D warnings
-	$(SAY) "TypeScript"
-	@npm run --silent types
+	@$(MAKE) node python
+	$(SAY) "types of the Node package"
+	@node --test --test-reporter=dot tests/node/types.test.mjs tests/node/drift.test.mjs
+	$(SAY) "types of the Python package"
+	@$(VENV_PYTHON) -m mypy scripts bindings/python/build_backend bindings/python/python
+	@$(VENV_PYTHON) -m pytest -q tests/python/test_typing.py
 
 .venv/docs: scripts/requirements-docs.txt .venv/complete
 	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -r scripts/requirements-docs.txt
@@ -197,5 +201,5 @@ shell: | check ## open a shell with the build tools, for cargo by hand
 clean: ## remove what was built in this checkout; the cache stays
 	@rm -rf dist .venv node_modules target .pytest_cache .mypy_cache .ruff_cache
 	@find bindings core tests examples scripts bench -name __pycache__ -type d -prune -exec rm -rf {} +
-	@find bindings \( -name '*.node' -o -name '*.so' -o -name '*.dylib' \) -type f -exec rm -f {} +
+	@find bindings \( -name '*.node' -o -name '*.so' -o -name '*.dylib' -o -name native.d.ts \) -type f -exec rm -f {} +
 	@printf '%s\n' "The cache of all checkouts is $(MULLAMA_CACHE); remove it by hand."

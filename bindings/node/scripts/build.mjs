@@ -1,4 +1,5 @@
-// Builds the native add-on with the napi CLI.
+// Builds the native add-on with the napi CLI. It also writes the add-on's types,
+// lib/native.d.ts, which tests/node/drift.test.mjs holds lib/ against.
 //
 //   npm run build                              the CPU backend alone
 //   npm run build -- --gpu=vulkan              with backends, commas between them
@@ -9,7 +10,8 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 
 const manifest = 'bindings/node/Cargo.toml'
-const options = ['--platform', '--release', '--no-js', '--manifest-path', manifest, '--output-dir', 'bindings/node']
+const options = ['--platform', '--release', '--manifest-path', manifest]
+const outputs = ['--output-dir', 'bindings/node', '--no-js', '--dts', 'lib/native.d.ts']
 
 /** Takes `--gpu` out of the arguments: what it names, and the other arguments. */
 function takeGpu(args) {
@@ -36,7 +38,7 @@ if (unknown !== undefined) {
 if (names.length > 0) rest.push('--features', names.join(','))
 
 // npm puts the CLI on the PATH of its scripts; on Windows it is a script.
-const { status, error } = spawnSync('napi', ['build', ...options, ...rest], {
+const { status, error } = spawnSync('napi', ['build', ...options, ...outputs, ...rest], {
   stdio: 'inherit',
   shell: process.platform === 'win32',
 })

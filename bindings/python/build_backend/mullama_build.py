@@ -47,28 +47,33 @@ Settings = dict[str, Any] | None
 
 def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
     prepare()
-    return maturin.build_wheel(wheel_directory, maturin_settings(config_settings), metadata_directory)
+    name: str = maturin.build_wheel(wheel_directory, maturin_settings(config_settings), metadata_directory)
+    return name
 
 
 def build_editable(
     wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
 ) -> str:
     prepare()
-    return maturin.build_editable(wheel_directory, maturin_settings(config_settings), metadata_directory)
+    name: str = maturin.build_editable(wheel_directory, maturin_settings(config_settings), metadata_directory)
+    return name
 
 
 def build_sdist(sdist_directory: str, config_settings: Settings = None) -> str:
-    return maturin.build_sdist(sdist_directory, config_settings)
+    name: str = maturin.build_sdist(sdist_directory, config_settings)
+    return name
 
 
 # A frontend asks for the metadata first, so a wrong setting is told before
 # anything is built.
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Settings = None) -> str:
-    return maturin.prepare_metadata_for_build_wheel(metadata_directory, maturin_settings(config_settings))
+    name: str = maturin.prepare_metadata_for_build_wheel(metadata_directory, maturin_settings(config_settings))
+    return name
 
 
 def prepare_metadata_for_build_editable(metadata_directory: str, config_settings: Settings = None) -> str:
-    return maturin.prepare_metadata_for_build_editable(metadata_directory, maturin_settings(config_settings))
+    name: str = maturin.prepare_metadata_for_build_editable(metadata_directory, maturin_settings(config_settings))
+    return name
 
 
 def maturin_settings(config_settings: Settings) -> Settings:
