@@ -180,6 +180,10 @@ impl AsyncModel {
         self.engine.placement().to_vec()
     }
 
+    pub(crate) fn engine(&self) -> Result<&Engine, MullamaError> {
+        self.engine.engine()
+    }
+
     /// Live figures of the engine.
     #[must_use]
     pub fn metrics(&self) -> EngineMetrics {

@@ -11,10 +11,10 @@ pub(crate) const MAX_SEQUENCES: usize = 256;
 
 /// Longest context accepted, in tokens per request. Well past every model's
 /// training length; it keeps sizes in 32 bits.
-const MAX_CONTEXT_SIZE: usize = 1 << 24;
+pub(crate) const MAX_CONTEXT_SIZE: usize = 1 << 24;
 
 /// Smallest context accepted, in tokens per request.
-const MIN_CONTEXT_SIZE: usize = 8;
+pub(crate) const MIN_CONTEXT_SIZE: usize = 8;
 
 /// Called with the share of the model that is loaded, from 0 to 1. Returning
 /// `false` stops the load with [`MullamaError::Cancelled`].
@@ -202,7 +202,7 @@ impl ModelOptions {
     }
 }
 
-fn in_range(field: &str, value: usize, least: usize, most: usize) -> Result<(), MullamaError> {
+pub(crate) fn in_range(field: &str, value: usize, least: usize, most: usize) -> Result<(), MullamaError> {
     if (least..=most).contains(&value) {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 
 use crate::{
     EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
-    engine::{Batch, Engine, Handle, Lease, Loading, Reader},
+    engine::{Batch, Engine, Handle, KeepAlive, Lease, Loading, Reader},
     scope::Scope,
 };
 use std::{
@@ -102,6 +102,10 @@ impl Model {
         self.engine.placement().to_vec()
     }
 
+    pub(crate) fn engine(&self) -> Result<&Engine, MullamaError> {
+        self.engine.engine()
+    }
+
     /// Live figures of the engine.
     #[must_use]
     pub fn metrics(&self) -> EngineMetrics {
@@ -138,7 +142,7 @@ impl Model {
     /// later errors come as the last item.
     pub fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenIter, MullamaError> {
         let reader = self.engine.submit(prompt, config, true)?;
-        Ok(TokenIter { _scope: Scope::of(&reader), reader, ready: VecDeque::new(), _engine: self.engine.keep() })
+        Ok(TokenIter::new(reader, self.engine.keep()))
     }
 
     /// Ends the engine: requests under way end as `Closed`, then the memory is
@@ -154,7 +158,8 @@ impl std::fmt::Debug for Model {
     }
 }
 
-/// The tokens of a [`Model::generate_stream`]. `next` blocks until a token is
+/// The tokens of a [`Model::generate_stream`] or of a
+/// [`Context`](crate::Context). `next` blocks until a token is
 /// there.
 pub struct TokenIter {
     reader: Reader,
@@ -162,11 +167,15 @@ pub struct TokenIter {
     _scope: Scope,
     /// Tokens that were taken together and not given yet.
     ready: VecDeque<TokenData>,
-    /// Keeps the engine while the iterator is used.
-    _engine: Arc<Engine>,
+    /// Keeps the thread that serves the iterator while it is used.
+    _keep: KeepAlive,
 }
 
 impl TokenIter {
+    pub(crate) fn new(reader: Reader, keep: KeepAlive) -> Self {
+        Self { _scope: Scope::of(&reader), reader, ready: VecDeque::new(), _keep: keep }
+    }
+
     /// Stops the native work; the iterator ends.
     pub fn cancel(&self) {
         self.reader.cancel();

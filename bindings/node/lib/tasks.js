@@ -3,6 +3,7 @@
 // TaskManager: a queue of generations and the workers that serve it, and
 // workers of the caller's own.
 
+const { AsyncLocalStorage } = require('node:async_hooks')
 const { inspect } = require('node:util')
 const native = require('./native.js')
 const { INTERNAL, MullamaError, invalidInput, describe } = require('./errors.js')
@@ -101,16 +102,18 @@ class TaskManager {
   }
 
   async stopAll() {
-    const stopping = [...this.#workers]
+    // A worker that calls this can't be waited for.
+    const others = [...this.#workers].filter((worker) => worker !== current.getStore())
+    for (const worker of this.#workers) worker.stop()
     const [stopped] = await Promise.allSettled([
       settle(() => this.#native.stopAll()),
-      stopWorkers(stopping, this.#native.patience),
+      allEnd(others, this.#native.patience),
     ])
     if (stopped.status === 'rejected') throw stopped.reason
-    const failed = stopping.find((worker) => worker.failure)
-    if (failed) throw operationFailed(failed.name, failed.failure.text, failed.failure.error)
-    const running = stopping.find((worker) => this.#workers.has(worker))
-    if (running) throw operationFailed(running.name, 'it still runs; let it end when its signal fires')
+    const failed = others.find((worker) => worker.failure)
+    if (failed) throw operationFailed(`worker '${failed.name}' failed: ${failed.failure.text}`, failed.failure.error)
+    const running = others.find((worker) => this.#workers.has(worker))
+    if (running) throw operationFailed(`worker '${running.name}' still runs; let it end when its signal fires`)
   }
 
   // See Model for the second name.
@@ -124,6 +127,9 @@ class TaskManager {
   }
 }
 
+/** The worker whose code runs. */
+const current = new AsyncLocalStorage()
+
 /** A function of the caller's that runs as a worker. */
 class Worker {
   /** What it failed with after it was told to stop, as `{ error, text }`. */
@@ -132,7 +138,7 @@ class Worker {
 
   constructor(name, entry, run, onEnd) {
     this.name = name
-    this.ended = this.#run(entry, run).finally(() => onEnd(this))
+    this.ended = current.run(this, () => this.#run(entry, run)).finally(() => onEnd(this))
   }
 
   stop() {
@@ -153,17 +159,19 @@ class Worker {
   }
 }
 
-/** Tells workers to stop, and waits for them as long as `patience` lasts. */
-async function stopWorkers(workers, patience) {
-  for (const worker of workers) worker.stop()
+/** The longest time that a timer of JavaScript's can wait. */
+const LONGEST = 2 ** 31 - 1
+
+/** Waits until workers have ended, as long as `patience` lasts. */
+async function allEnd(workers, patience) {
   let timer
-  const limit = new Promise((resolve) => (timer = setTimeout(resolve, patience)))
+  const limit = new Promise((resolve) => (timer = setTimeout(resolve, Math.min(patience, LONGEST))))
   await Promise.race([Promise.all(workers.map((worker) => worker.ended)), limit])
   clearTimeout(timer)
 }
 
-function operationFailed(name, text, cause) {
-  return new MullamaError('operation_failed', `operation failed: worker '${name}': ${text}`, { cause })
+function operationFailed(text, cause) {
+  return new MullamaError('operation_failed', `operation failed: ${text}`, { cause })
 }
 
 /** What a status says of a thrown value. */

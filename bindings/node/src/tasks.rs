@@ -5,7 +5,7 @@
 
 use crate::{
     cancel::Cancel,
-    convert::{Answer, number},
+    convert::{Answer, ms, number},
     error::{refused, to_js},
     facts::{RuntimeFigures, WorkerState},
     given::Given,
@@ -16,12 +16,12 @@ use crate::{
 use mullama::{MullamaRuntime, TaskManager};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 use tokio::sync::oneshot;
 
 #[napi(js_name = "NativeTaskManager")]
 pub struct Manager {
-    inner: Arc<TaskManager>,
+    inner: TaskManager,
 }
 
 #[napi]
@@ -29,7 +29,7 @@ impl Manager {
     #[napi(constructor, catch_unwind)]
     pub fn new() -> Result<Self> {
         let runtime = MullamaRuntime::shared().map_err(|error| to_js(&error))?;
-        Ok(Self { inner: Arc::new(TaskManager::new(runtime)) })
+        Ok(Self { inner: TaskManager::new(runtime) })
     }
 
     #[napi(catch_unwind)]
@@ -65,8 +65,9 @@ impl Manager {
     #[napi(catch_unwind)]
     pub fn spawn_metrics_collector(&self, options: Object<'_>) -> Result<String> {
         let options = options::collector_options(&options).map_err(|error| refused(&error))?;
-        let _ = (options.interval, options.capacity);
-        self.inner.spawn_metrics_collector().map_err(|error| to_js(&error))
+        let interval = options.interval.unwrap_or(TaskManager::METRICS_INTERVAL);
+        let capacity = options.capacity.unwrap_or(TaskManager::METRICS_CAPACITY);
+        self.inner.spawn_metrics_collector_with(interval, capacity).map_err(|error| to_js(&error))
     }
 
     #[napi(catch_unwind)]
@@ -92,8 +93,9 @@ impl Manager {
 
     /// How long workers that JavaScript runs may take to end, in milliseconds.
     #[napi(getter, catch_unwind)]
-    pub fn patience(&self) -> f64 {
-        10_000.0
+    pub fn patience(&self) -> Result<f64> {
+        let runtime = MullamaRuntime::shared().map_err(|error| to_js(&error))?;
+        Ok(ms(runtime.shutdown_timeout()))
     }
 
     #[napi(catch_unwind)]

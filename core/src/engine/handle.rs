@@ -31,6 +31,15 @@ impl Handle {
         self.engine.clone()
     }
 
+    /// The engine, for what is made from it.
+    ///
+    /// # Errors
+    /// `Closed` when the lease is back.
+    pub(crate) fn engine(&self) -> Result<&Engine, MullamaError> {
+        self.lease()?;
+        Ok(&self.engine)
+    }
+
     /// As [`Engine::model`].
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! How callers reach an engine's thread: requests go in, and a bell wakes the
 //! thread for cancellations, room in a buffer, and the end.
 
-use super::{lease::Resized, request::Request};
+use super::{lease::Resized, request::Request, ticket::Bell};
 use crate::MullamaError;
 use std::{
     collections::VecDeque,
@@ -50,6 +50,13 @@ struct State {
     resizes: VecDeque<Resize>,
     /// The bell was rung since the engine last looked.
     rung: bool,
+}
+
+impl Bell for Inbox {
+    fn notify(&self) {
+        self.lock().rung = true;
+        self.bell.notify_one();
+    }
 }
 
 impl Inbox {
@@ -117,12 +124,6 @@ impl Inbox {
     /// So many sequences are served at once from now on.
     pub(super) fn set_max_concurrent(&self, n: usize) {
         self.max_concurrent.store(n, Ordering::Release);
-    }
-
-    /// Rings the bell.
-    pub(crate) fn notify(&self) {
-        self.lock().rung = true;
-        self.bell.notify_one();
     }
 
     /// Lets nothing more in and tells the engine to end.

@@ -1,5 +1,6 @@
 //! The engine: one thread a loaded model, which batches all requests of the
-//! process into one decode step.
+//! process into one decode step. [`session`] is the private context, which has
+//! a thread of its own.
 //!
 //! [`Engine`] is the handle that callers share; [`worker`] is the thread's
 //! loop; [`scheduler`], [`hold_back`], [`sampler`] and [`selection`] are pure
@@ -13,6 +14,7 @@ mod inbox;
 mod latch;
 mod lease;
 mod metrics;
+mod pace;
 mod permits;
 mod registry;
 mod request;
@@ -20,6 +22,7 @@ mod sampler;
 mod scheduler;
 mod selection;
 mod sequence;
+mod session;
 mod threads;
 mod ticket;
 pub(crate) mod totals;
@@ -32,6 +35,7 @@ pub(crate) use lease::{Lease, Leases, check_size};
 pub use registry::close_all;
 #[cfg(feature = "tokio-runtime")]
 pub(crate) use registry::{Figures, all_metrics};
+pub(crate) use session::{Opening, Session};
 pub(crate) use ticket::{Batch, Reader};
 
 use crate::{
@@ -40,25 +44,29 @@ use crate::{
     memory::SystemMemory,
     process,
 };
-use cpu_load::Waits;
 use inbox::{Inbox, Resize};
 #[cfg(not(feature = "tokio-runtime"))]
 use latch::Latch;
 use lease::Resized;
 use metrics::Metrics;
+use pace::Pace;
 use request::Request;
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
 use ticket::Ticket;
 use worker::{Limits, Worker};
+
+/// What a stream holds so that the thread that serves it goes on: an engine or
+/// a session.
+pub(crate) type KeepAlive = Arc<dyn Send + Sync>;
 
 /// Seeds that are drawn fresh stay below this, so that every language's
 /// numbers hold them exactly (JavaScript: 2^53).
@@ -77,6 +85,21 @@ struct Shared {
     /// Set when the thread has ended and its context is freed.
     stopped: Latch<()>,
     options: ModelOptions,
+    /// The contexts over this model; closing it closes them.
+    sessions: Mutex<Vec<Weak<session::Shared>>>,
+}
+
+impl registry::Close for Shared {
+    fn close(&self) {
+        self.inbox.close();
+    }
+
+    #[cfg(feature = "tokio-runtime")]
+    fn figures(&self) -> Option<(String, EngineMetrics)> {
+        let model = self.model()?;
+        let metrics = self.read_metrics(kv_bytes_per_token(&model, &self.options));
+        Some((model.info().name.clone(), metrics))
+    }
 }
 
 impl Shared {
@@ -126,8 +149,10 @@ impl Loading {
             model: Mutex::new(None),
             stopped: Latch::new(),
             options,
+            sessions: Mutex::default(),
         });
-        let entry = registry::enter(Arc::downgrade(&shared));
+        let weak: Weak<Shared> = Arc::downgrade(&shared);
+        let entry = registry::enter(weak);
         let (path, thread_shared) = (path.to_owned(), shared.clone());
         std::thread::Builder::new()
             .name(thread_name())
@@ -227,13 +252,8 @@ impl Engine {
         if tokens.len() > limit {
             return Err(MullamaError::PromptTooLong { tokens: tokens.len(), limit });
         }
-        let timeout = config.timeout.or(self.shared.options.timeout).filter(|timeout| !timeout.is_zero());
-        // A deadline past what the clock can tell is none.
-        let deadline = timeout.and_then(|timeout| submitted.checked_add(timeout));
-        let timeout_ms = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-        let seed = config.seed.unwrap_or_else(|| rand::random::<u64>() % SEED_LIMIT);
-        let buffer_size = stream.then_some(config.buffer_size);
-        let ticket = Ticket::new(self.shared.inbox.clone(), deadline, timeout_ms, buffer_size, seed);
+        let seed = seed_of(&config);
+        let ticket = ticket_of(&config, seed, &self.shared.options, self.shared.inbox.clone(), submitted, stream);
         let n_wanted = config.max_tokens;
         let reader = ticket.reader();
         let request = Request::new(ticket, tokens, config, seed, lease);
@@ -276,7 +296,34 @@ impl Engine {
             return;
         }
         self.shared.inbox.close();
+        let sessions: Vec<_> = self.lock_sessions().drain(..).filter_map(|session| session.upgrade()).collect();
+        for session in &sessions {
+            session.close();
+        }
+        for session in &sessions {
+            session.stopped().await;
+        }
         self.shared.stopped.wait().await;
+    }
+
+    /// Takes a context into those that end with the model.
+    ///
+    /// # Errors
+    /// `Closed`.
+    fn add_session(&self, session: &Arc<session::Shared>) -> Result<(), MullamaError> {
+        let mut sessions = self.lock_sessions();
+        // Under the lock, so that a close sees the session or is seen here.
+        if self.shared.inbox.is_closing() {
+            return Err(MullamaError::model_closed());
+        }
+        sessions.retain(|session| session.strong_count() > 0);
+        sessions.push(Arc::downgrade(session));
+        Ok(())
+    }
+
+    /// Nothing that can panic runs under the lock, so a poisoned one is whole.
+    fn lock_sessions(&self) -> MutexGuard<'_, Vec<Weak<session::Shared>>> {
+        self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -291,6 +338,29 @@ impl Drop for Engine {
     }
 }
 
+/// The seed of a request: its own, or a fresh one.
+fn seed_of(config: &StreamConfig) -> u64 {
+    config.seed.unwrap_or_else(|| rand::random::<u64>() % SEED_LIMIT)
+}
+
+/// A ticket for a request that was submitted at `submitted`. `stream` says
+/// whether tokens are wanted one by one.
+fn ticket_of(
+    config: &StreamConfig,
+    seed: u64,
+    options: &ModelOptions,
+    bell: Arc<dyn ticket::Bell>,
+    submitted: Instant,
+    stream: bool,
+) -> Arc<Ticket> {
+    let timeout = config.timeout.or(options.timeout).filter(|timeout| !timeout.is_zero());
+    // A deadline past what the clock can tell is none.
+    let deadline = timeout.and_then(|timeout| submitted.checked_add(timeout));
+    let timeout_ms = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    let buffer_size = stream.then_some(config.buffer_size);
+    Ticket::new(bell, deadline, timeout_ms, buffer_size, seed)
+}
+
 /// A name for an engine's thread, in the 15 bytes that Linux keeps. ggml's
 /// threads inherit it, which tells those of one engine from another's.
 fn thread_name() -> String {
@@ -301,9 +371,9 @@ fn thread_name() -> String {
 /// The body of the engine's thread. A panic ends this engine alone.
 fn run(path: &Path, shared: &Arc<Shared>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| match load(path, shared) {
-        Ok((context, waits)) => {
+        Ok((context, pace)) => {
             *shared.lock_model() = Some(context.model().clone());
-            let worker = Worker::new(shared.clone(), context, waits);
+            let worker = Worker::new(shared.clone(), context, pace);
             shared.loaded.set(Ok(()));
             worker.run();
         }
@@ -319,7 +389,7 @@ fn run(path: &Path, shared: &Arc<Shared>) {
     }
 }
 
-fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Waits), MullamaError> {
+fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaError> {
     let options = &shared.options;
     let mut progress = |share: f32| {
         let go_on = options.progress.as_ref().is_none_or(|progress| progress(share));
@@ -332,15 +402,15 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Waits), MullamaEr
     }
     let params = LoadParams { gpu_layers: options.gpu_layers, use_mmap: options.use_mmap, progress: &mut progress };
     let model = Arc::new(Model::load(path, params)?);
-    let (context, waits) = new_context(model, options, options.max_concurrent)?;
+    let (context, pace) = new_context(model, options, options.max_concurrent)?;
     registry::close_at_exit();
     if !progress(1.0) {
         return Err(MullamaError::Cancelled);
     }
-    Ok((context, waits))
+    Ok((context, pace))
 }
 
-/// A context for `max_concurrent` sequences, with what tells of its threads.
+/// A context for `max_concurrent` sequences, and the pace of its threads.
 ///
 /// # Errors
 /// `OutOfMemory`, `Context`.
@@ -348,16 +418,18 @@ fn new_context(
     model: Arc<Model>,
     options: &ModelOptions,
     max_concurrent: usize,
-) -> Result<(Context, Waits), MullamaError> {
+) -> Result<(Context, Pace), MullamaError> {
     let limits = Limits::new(options, max_concurrent);
     let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
-    let sizes = (limits.cache_size as u64, max_concurrent as u64, limits.batch_size as u64);
-    check_memory(model.header().kv_bytes(sizes.0, sizes.1, sizes.2, k, v), limits.cache_size, options)?;
-    let threads_before = cpu_load::thread_ids();
+    let (n_ctx, n_batch) = (limits.cache_size, limits.batch_size);
+    let needed = model.header().kv_bytes(n_ctx as u64, max_concurrent as u64, n_batch as u64, k, v);
+    check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent or context_size")?;
+    let threads_before = pace::threads_before();
     let params = ContextParams {
-        n_ctx: limits.cache_size,
-        n_batch: limits.batch_size,
+        n_ctx,
+        n_batch,
         n_seq_max: max_concurrent,
+        // At most one row of each sequence asks for logits.
         n_outputs_max: max_concurrent,
         n_threads: limits.threads,
         flash_attention: options.flash_attention,
@@ -365,7 +437,7 @@ fn new_context(
         type_v: options.kv_type_v,
     };
     let context = Context::new(model, &params)?;
-    Ok((context, Waits::of_threads_since(&threads_before)))
+    Ok((context, Pace::new(limits.threads, &threads_before)))
 }
 
 /// The tokens of a prompt. Special tokens in it are parsed, since chat prompts
@@ -388,7 +460,7 @@ fn kv_bytes_per_token(model: &Model, options: &ModelOptions) -> u64 {
 
 /// Refuses a KV cache that the machine has no memory for: the kernel would end
 /// the process, which no error handling survives.
-fn check_memory(needed: u64, cache_size: usize, options: &ModelOptions) -> Result<(), MullamaError> {
+fn check_memory(needed: u64, options: &ModelOptions, n_tokens: usize, advice: &str) -> Result<(), MullamaError> {
     if options.gpu_layers != 0 && llama::has_gpu()? {
         // The cache may lie on a device whose memory is not seen from here.
         return Ok(());
@@ -397,8 +469,7 @@ fn check_memory(needed: u64, cache_size: usize, options: &ModelOptions) -> Resul
     if free > 0 && needed > free {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         return Err(MullamaError::OutOfMemory(format!(
-            "a KV cache of {} tokens needs {} MiB, {} MiB are free; lower cache_size, max_concurrent or context_size",
-            cache_size,
+            "a KV cache of {n_tokens} tokens needs {} MiB, {} MiB are free; {advice}",
             mib(needed),
             mib(free),
         )));

@@ -24,6 +24,8 @@ pub(super) struct Sequence {
     /// The prompt, then what was generated.
     tokens: Vec<TokenId>,
     n_prompt: usize,
+    /// Tokens of the prompt that were in the memory when the sequence began.
+    n_cached: usize,
     /// Tokens whose rows were evaluated and are in the context's memory.
     n_past: usize,
     max_tokens: usize,
@@ -61,6 +63,7 @@ impl Sequence {
             age,
             n_prompt: prompt.len(),
             tokens: prompt,
+            n_cached: 0,
             n_past: 0,
             max_tokens: config.max_tokens,
             n_logprobs: config.logprobs,
@@ -78,6 +81,13 @@ impl Sequence {
         }
     }
 
+    /// A sequence whose first `n_cached` tokens are in the memory already.
+    pub(super) fn resume(mut self, n_cached: usize) -> Self {
+        self.rewind(n_cached);
+        self.n_cached = self.n_past;
+        self
+    }
+
     /// Tokens that are not evaluated yet; at least 1 while the sequence runs.
     pub(super) fn n_pending(&self) -> usize {
         self.tokens.len() - self.n_past
@@ -86,6 +96,16 @@ impl Sequence {
     /// Tokens of prompt and answer so far.
     pub(super) fn len(&self) -> usize {
         self.tokens.len()
+    }
+
+    /// Whether the request asked for no token at all.
+    pub(super) fn wants_no_tokens(&self) -> bool {
+        self.max_tokens == 0
+    }
+
+    /// The newest token.
+    pub(super) fn last_token(&self) -> TokenId {
+        self.tokens[self.tokens.len() - 1]
     }
 
     pub(super) fn n_past(&self) -> usize {
@@ -229,7 +249,11 @@ impl Sequence {
     }
 
     fn usage(&self) -> Usage {
-        Usage { prompt_tokens: self.n_prompt, cached_tokens: 0, completion_tokens: self.n_generated() }
+        Usage {
+            prompt_tokens: self.n_prompt,
+            cached_tokens: self.n_cached,
+            completion_tokens: self.n_generated(),
+        }
     }
 
     fn timings(&self) -> Timings {

@@ -6,13 +6,11 @@
 //! anything about languages or runtimes.
 
 use super::{
-    Shared,
-    cpu_load::{Idle, Waits},
-    new_context,
+    Shared, new_context,
+    pace::Pace,
     request::Request,
     scheduler::{self, Candidate, StepCost},
     sequence::{InFlight, Sequence},
-    threads::Governor,
 };
 use crate::{
     FinishReason, ModelOptions, MullamaError, TokenId,
@@ -24,7 +22,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Sizes that the worker keeps to.
@@ -75,10 +73,8 @@ pub(super) struct Worker {
     memory_is_full: bool,
     next_age: u64,
     cost: StepCost,
-    /// How many threads a step uses, and what that is decided by.
-    governor: Governor,
-    waits: Waits,
-    idle: Idle,
+    /// How many threads a step uses.
+    pace: Pace,
     eog: Vec<TokenId>,
     in_flight: Rc<RefCell<InFlight>>,
     /// Readers to wake at the end of the step, all at once.
@@ -86,7 +82,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, context: Context, waits: Waits) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, context: Context, pace: Pace) -> Self {
         let can_go_back = !context.model().header().recurrent;
         let limits = Limits::new(&shared.options, shared.options.max_concurrent);
         shared.metrics.threads.store(limits.threads, Relaxed);
@@ -103,9 +99,7 @@ impl Worker {
             memory_is_full: false,
             next_age: 0,
             cost: StepCost::default(),
-            governor: Governor::new(limits.threads),
-            waits,
-            idle: Idle::new(),
+            pace,
             in_flight: Rc::new(RefCell::new(InFlight::new(can_go_back))),
             wakers: Vec::new(),
         };
@@ -174,8 +168,7 @@ impl Worker {
     fn rebuild(&mut self, max_concurrent: usize) -> Result<(), MullamaError> {
         let limits = Limits::new(&self.shared.options, max_concurrent);
         let model = self.context.model().clone();
-        let (mut context, waits) = new_context(model, &self.shared.options, max_concurrent)?;
-        context.set_threads(self.governor.threads());
+        let (mut context, pace) = new_context(model, &self.shared.options, max_concurrent)?;
         for (seq_id, sequence) in self.active.iter_mut().enumerate() {
             let moved = self
                 .context
@@ -187,7 +180,8 @@ impl Worker {
             }
             sequence.seq_id = seq_id;
         }
-        (self.context, self.waits, self.limits) = (context, waits, limits);
+        (self.context, self.pace, self.limits) = (context, pace, limits);
+        self.shared.metrics.threads.store(limits.threads, Relaxed);
         self.batch = Batch::new(limits.batch_size);
         self.memory_is_full = false;
         self.watch_cancellations();
@@ -320,7 +314,7 @@ impl Worker {
                 }
             }
         }
-        self.waits.read();
+        self.pace.start();
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
         // Without this the tickets of ended requests would live until the
@@ -330,7 +324,9 @@ impl Worker {
             Ok(()) => {
                 let elapsed = started.elapsed();
                 self.cost.observe(n_prefill, self.batch.len(), elapsed);
-                self.govern_threads(elapsed);
+                if let Some(threads) = self.pace.adapt(&mut self.context, elapsed) {
+                    self.shared.metrics.threads.store(threads, Relaxed);
+                }
                 self.shared.metrics.steps.fetch_add(1, Relaxed);
                 self.shared.metrics.step_time.observe(elapsed);
                 self.take_results(rows, &outputs);
@@ -338,27 +334,6 @@ impl Worker {
             Err(DecodeError::NoCells) => self.make_room(),
             Err(DecodeError::Aborted) => self.resync(rows),
             Err(DecodeError::Failed(error)) => self.fail_step(rows, &error),
-        }
-    }
-
-    /// Uses fewer threads when they are kept waiting, more when there are
-    /// processors for them.
-    fn govern_threads(&mut self, elapsed: Duration) {
-        if self.limits.threads == 1 {
-            return;
-        }
-        let before = self.governor.threads();
-        self.governor.observe_step(elapsed, self.waits.read());
-        if !self.governor.wants_more() {
-            self.idle.reset();
-        } else if let Some(processors) = self.idle.poll(Instant::now()) {
-            self.governor.observe_idle(processors);
-        }
-        let now = self.governor.threads();
-        if now != before {
-            self.context.set_threads(now);
-            self.shared.metrics.threads.store(now, Relaxed);
-            tracing::debug!(threads = now, "decode threads changed");
         }
     }
 
