@@ -2,8 +2,9 @@
 //! futures wait for the engine's thread and never block.
 
 use crate::{
-    AsyncConfig, EngineMetrics, Generation, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId, TokenStream,
-    engine::{Engine, Loading, Reader},
+    AsyncConfig, EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig,
+    TokenId, TokenStream,
+    engine::{Engine, Handle, Lease, Loading, Reader},
     scope::Scope,
 };
 use std::{collections::BTreeMap, future::poll_fn, path::Path, sync::Arc};
@@ -28,10 +29,15 @@ const LONG_PROMPT: usize = 32 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct AsyncModel {
-    engine: Arc<Engine>,
+    engine: Handle,
 }
 
 impl AsyncModel {
+    /// The model of a pool's lease.
+    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<Lease>) -> Self {
+        Self { engine: Handle::leased(engine, lease) }
+    }
+
     /// Loads a GGUF file with the default settings.
     ///
     /// # Errors
@@ -58,7 +64,7 @@ impl AsyncModel {
     /// the token), `Unsupported` (CPU, forked child).
     pub async fn load_with(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self, MullamaError> {
         let engine = Loading::start(path.as_ref(), options)?.wait().await?;
-        Ok(Self { engine: Arc::new(engine) })
+        Ok(Self { engine: Handle::new(engine) })
     }
 
     /// Generates at most `max_tokens` tokens with the other settings at their
@@ -97,7 +103,7 @@ impl AsyncModel {
     /// later errors come as the stream's last item.
     pub async fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenStream, MullamaError> {
         let reader = self.submit(prompt, config, true).await?;
-        Ok(TokenStream::new(reader, self.engine.clone()))
+        Ok(TokenStream::new(reader, self.engine.keep()))
     }
 
     /// Hands a request to the engine.
@@ -165,9 +171,17 @@ impl AsyncModel {
         self.engine.is_ready()
     }
 
-    /// SKELETON.
-    pub fn placement(&self) -> Vec<crate::LayerPlacement> {
-        Vec::new()
+    /// Where llama.cpp put the model's layers: an entry a device, in the order
+    /// of the layers. The output layer counts as one, as it does for
+    /// `gpu_layers`, so all together are `n_layer` and one more. Known since the
+    /// load, so it can't fail, also after a close.
+    #[must_use]
+    pub fn placement(&self) -> Vec<LayerPlacement> {
+        self.engine.placement().to_vec()
+    }
+
+    pub(crate) fn engine(&self) -> Result<&Engine, MullamaError> {
+        self.engine.engine()
     }
 
     /// Live figures of the engine.

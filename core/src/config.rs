@@ -11,10 +11,10 @@ pub(crate) const MAX_SEQUENCES: usize = 256;
 
 /// Longest context accepted, in tokens per request. Well past every model's
 /// training length; it keeps sizes in 32 bits.
-const MAX_CONTEXT_SIZE: usize = 1 << 24;
+pub(crate) const MAX_CONTEXT_SIZE: usize = 1 << 24;
 
 /// Smallest context accepted, in tokens per request.
-const MIN_CONTEXT_SIZE: usize = 8;
+pub(crate) const MIN_CONTEXT_SIZE: usize = 8;
 
 /// Called with the share of the model that is loaded, from 0 to 1. Returning
 /// `false` stops the load with [`MullamaError::Cancelled`].
@@ -84,7 +84,7 @@ impl std::str::FromStr for KvType {
 #[derive(Clone)]
 pub struct ModelOptions {
     /// Layers to keep on a GPU; 0 (the default) none, -1 all. A build or
-    /// machine without a GPU runs all layers on the CPU.
+    /// machine without a GPU runs all layers on the CPU and warns in the log.
     pub gpu_layers: i32,
     /// Tokens (prompt and answer) that each request may use; 8 to 16,777,216.
     /// Default 2048.
@@ -190,9 +190,9 @@ impl ModelOptions {
         Ok(())
     }
 
-    /// Tokens that the KV cache holds over all requests.
-    pub(crate) fn effective_cache_size(&self) -> usize {
-        self.cache_size.unwrap_or(self.context_size * self.max_concurrent)
+    /// Tokens that the KV cache holds over `max_concurrent` requests.
+    pub(crate) fn cache_size_for(&self, max_concurrent: usize) -> usize {
+        self.cache_size.unwrap_or(self.context_size * max_concurrent)
     }
 
     /// The threads that decode: no more than the process may use, since one
@@ -202,7 +202,7 @@ impl ModelOptions {
     }
 }
 
-fn in_range(field: &str, value: usize, least: usize, most: usize) -> Result<(), MullamaError> {
+pub(crate) fn in_range(field: &str, value: usize, least: usize, most: usize) -> Result<(), MullamaError> {
     if (least..=most).contains(&value) {
         return Ok(());
     }

@@ -226,6 +226,10 @@ impl MullamaError {
         Self::InvalidInput { field: field.to_owned(), value: value.to_string(), reason: reason.into() }
     }
 
+    pub(crate) fn context_closed() -> Self {
+        Self::Closed("the context".to_owned())
+    }
+
     pub(crate) fn model_closed() -> Self {
         Self::Closed("the model".to_owned())
     }

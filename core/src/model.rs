@@ -2,8 +2,8 @@
 //! without a runtime. Its calls block the calling thread.
 
 use crate::{
-    EngineMetrics, Generation, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
-    engine::{Batch, Engine, Loading, Reader},
+    EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
+    engine::{Batch, Engine, Handle, KeepAlive, Lease, Loading, Reader},
     scope::Scope,
 };
 use std::{
@@ -27,10 +27,15 @@ use std::{
 /// ```
 #[derive(Clone)]
 pub struct Model {
-    engine: Arc<Engine>,
+    engine: Handle,
 }
 
 impl Model {
+    /// The model of a pool's lease.
+    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<Lease>) -> Self {
+        Self { engine: Handle::leased(engine, lease) }
+    }
+
     /// Loads a GGUF file with the default [`ModelOptions`].
     ///
     /// # Errors
@@ -47,7 +52,7 @@ impl Model {
     /// the token), `Unsupported` (CPU, forked child).
     pub fn load_with(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self, MullamaError> {
         let engine = pollster::block_on(Loading::start(path.as_ref(), options)?.wait())?;
-        Ok(Self { engine: Arc::new(engine) })
+        Ok(Self { engine: Handle::new(engine) })
     }
 
     /// Turns text into tokens. `add_bos` adds the special tokens that the
@@ -88,9 +93,17 @@ impl Model {
         self.engine.is_ready()
     }
 
-    /// SKELETON.
-    pub fn placement(&self) -> Vec<crate::LayerPlacement> {
-        Vec::new()
+    /// Where llama.cpp put the model's layers: an entry a device, in the order
+    /// of the layers. The output layer counts as one, as it does for
+    /// `gpu_layers`, so all together are `n_layer` and one more. Known since the
+    /// load, so it can't fail, also after a close.
+    #[must_use]
+    pub fn placement(&self) -> Vec<LayerPlacement> {
+        self.engine.placement().to_vec()
+    }
+
+    pub(crate) fn engine(&self) -> Result<&Engine, MullamaError> {
+        self.engine.engine()
     }
 
     /// Live figures of the engine.
@@ -129,7 +142,7 @@ impl Model {
     /// later errors come as the last item.
     pub fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenIter, MullamaError> {
         let reader = self.engine.submit(prompt, config, true)?;
-        Ok(TokenIter { _scope: Scope::of(&reader), reader, ready: VecDeque::new(), _engine: self.engine.clone() })
+        Ok(TokenIter::new(reader, self.engine.keep()))
     }
 
     /// Ends the engine: requests under way end as `Closed`, then the memory is
@@ -145,7 +158,8 @@ impl std::fmt::Debug for Model {
     }
 }
 
-/// The tokens of a [`Model::generate_stream`]. `next` blocks until a token is
+/// The tokens of a [`Model::generate_stream`] or of a
+/// [`Context`](crate::Context). `next` blocks until a token is
 /// there.
 pub struct TokenIter {
     reader: Reader,
@@ -153,11 +167,15 @@ pub struct TokenIter {
     _scope: Scope,
     /// Tokens that were taken together and not given yet.
     ready: VecDeque<TokenData>,
-    /// Keeps the engine while the iterator is used.
-    _engine: Arc<Engine>,
+    /// Keeps the thread that serves the iterator while it is used.
+    _keep: KeepAlive,
 }
 
 impl TokenIter {
+    pub(crate) fn new(reader: Reader, keep: KeepAlive) -> Self {
+        Self { _scope: Scope::of(&reader), reader, ready: VecDeque::new(), _keep: keep }
+    }
+
     /// Stops the native work; the iterator ends.
     pub fn cancel(&self) {
         self.reader.cancel();

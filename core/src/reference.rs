@@ -21,6 +21,7 @@ pub fn greedy(path: &Path, prompts: &[&str], n: usize) -> Result<Vec<Vec<TokenId
         n_ctx: options.context_size,
         n_batch: options.batch_size,
         n_seq_max: 1,
+        n_outputs_max: 1,
         n_threads: options.effective_threads(),
         flash_attention: options.flash_attention,
         type_k: options.kv_type_k,

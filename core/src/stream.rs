@@ -2,14 +2,13 @@
 
 use crate::{
     FinishReason, MullamaError, Timings, TokenData, Usage,
-    engine::{Batch, Engine, Reader},
+    engine::{Batch, KeepAlive, Reader},
     scope::Scope,
 };
 use futures_core::Stream;
 use std::{
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -24,13 +23,13 @@ pub struct TokenStream {
     reader: Reader,
     /// Ends the generation with the runtime whose task started it.
     _scope: Scope,
-    /// Keeps the engine while the stream is used.
-    _engine: Arc<Engine>,
+    /// Keeps the thread that serves the stream while it is used.
+    _keep: KeepAlive,
 }
 
 impl TokenStream {
-    pub(crate) fn new(reader: Reader, engine: Arc<Engine>) -> Self {
-        Self { _scope: Scope::of(&reader), reader, _engine: engine }
+    pub(crate) fn new(reader: Reader, keep: KeepAlive) -> Self {
+        Self { _scope: Scope::of(&reader), reader, _keep: keep }
     }
 
     /// Waits for at least one token and gives all that are ready; an empty

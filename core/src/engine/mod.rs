@@ -1,5 +1,6 @@
 //! The engine: one thread a loaded model, which batches all requests of the
-//! process into one decode step.
+//! process into one decode step. [`session`] is the private context, which has
+//! a thread of its own.
 //!
 //! [`Engine`] is the handle that callers share; [`worker`] is the thread's
 //! loop; [`scheduler`], [`hold_back`], [`sampler`] and [`selection`] are pure
@@ -7,51 +8,65 @@
 //! out.
 
 mod cpu_load;
+mod handle;
 mod hold_back;
 mod inbox;
 mod latch;
+mod lease;
 mod metrics;
+mod pace;
+mod permits;
 mod registry;
 mod request;
 mod sampler;
 mod scheduler;
 mod selection;
 mod sequence;
+mod session;
 mod threads;
 mod ticket;
 pub(crate) mod totals;
 mod worker;
 
+pub(crate) use handle::Handle;
 #[cfg(feature = "tokio-runtime")]
 pub(crate) use latch::Latch;
+pub(crate) use lease::{Lease, Leases, check_size};
 pub use registry::close_all;
 #[cfg(feature = "tokio-runtime")]
 pub(crate) use registry::{Figures, all_metrics};
+pub(crate) use session::{Opening, Session};
 pub(crate) use ticket::{Batch, Reader};
 
 use crate::{
-    EngineMetrics, FinishReason, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId,
+    EngineMetrics, FinishReason, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId,
     llama::{self, Context, ContextParams, LoadParams, Model},
+    memory::SystemMemory,
     process,
 };
-use cpu_load::Waits;
-use inbox::Inbox;
+use inbox::{Inbox, Resize};
 #[cfg(not(feature = "tokio-runtime"))]
 use latch::Latch;
+use lease::Resized;
 use metrics::Metrics;
+use pace::Pace;
 use request::Request;
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
 use ticket::Ticket;
 use worker::{Limits, Worker};
+
+/// What a stream holds so that the thread that serves it goes on: an engine or
+/// a session.
+pub(crate) type KeepAlive = Arc<dyn Send + Sync>;
 
 /// Seeds that are drawn fresh stay below this, so that every language's
 /// numbers hold them exactly (JavaScript: 2^53).
@@ -70,6 +85,21 @@ struct Shared {
     /// Set when the thread has ended and its context is freed.
     stopped: Latch<()>,
     options: ModelOptions,
+    /// The contexts over this model; closing it closes them.
+    sessions: Mutex<Vec<Weak<session::Shared>>>,
+}
+
+impl registry::Close for Shared {
+    fn close(&self) {
+        self.inbox.close();
+    }
+
+    #[cfg(feature = "tokio-runtime")]
+    fn figures(&self) -> Option<(String, EngineMetrics)> {
+        let model = self.model()?;
+        let metrics = self.read_metrics(kv_bytes_per_token(&model, &self.options));
+        Some((model.info().name.clone(), metrics))
+    }
 }
 
 impl Shared {
@@ -92,6 +122,7 @@ pub(crate) struct Engine {
     shared: Arc<Shared>,
     info: ModelInfo,
     metadata: BTreeMap<String, String>,
+    placement: Vec<LayerPlacement>,
     kv_bytes_per_token: u64,
 }
 
@@ -118,8 +149,10 @@ impl Loading {
             model: Mutex::new(None),
             stopped: Latch::new(),
             options,
+            sessions: Mutex::default(),
         });
-        let entry = registry::enter(Arc::downgrade(&shared));
+        let weak: Weak<Shared> = Arc::downgrade(&shared);
+        let entry = registry::enter(weak);
         let (path, thread_shared) = (path.to_owned(), shared.clone());
         std::thread::Builder::new()
             .name(thread_name())
@@ -158,6 +191,7 @@ impl Engine {
         Self {
             info: model.info().clone(),
             metadata: model.metadata().clone(),
+            placement: model.placement().to_vec(),
             kv_bytes_per_token: kv_bytes_per_token(model, &shared.options),
             shared,
         }
@@ -169,6 +203,10 @@ impl Engine {
 
     pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    pub(crate) fn placement(&self) -> &[LayerPlacement] {
+        &self.placement
     }
 
     pub(crate) fn metrics(&self) -> EngineMetrics {
@@ -193,12 +231,19 @@ impl Engine {
     }
 
     /// Validates and tokenizes on the caller's thread and hands the request to
-    /// the engine. `stream` says whether tokens are wanted one by one.
+    /// the engine. `stream` says whether tokens are wanted one by one; `lease`
+    /// is the one that the request belongs to, in a pool.
     ///
     /// # Errors
     /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `QueueFull`, `Closed`;
     /// `Unsupported` in a forked child.
-    pub(crate) fn submit(&self, prompt: &str, config: StreamConfig, stream: bool) -> Result<Reader, MullamaError> {
+    pub(crate) fn submit(
+        &self,
+        prompt: &str,
+        config: StreamConfig,
+        stream: bool,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<Reader, MullamaError> {
         let submitted = Instant::now();
         let model = self.model()?;
         config.validate(model.n_vocab())?;
@@ -207,16 +252,11 @@ impl Engine {
         if tokens.len() > limit {
             return Err(MullamaError::PromptTooLong { tokens: tokens.len(), limit });
         }
-        let timeout = config.timeout.or(self.shared.options.timeout).filter(|timeout| !timeout.is_zero());
-        // A deadline past what the clock can tell is none.
-        let deadline = timeout.and_then(|timeout| submitted.checked_add(timeout));
-        let timeout_ms = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-        let seed = config.seed.unwrap_or_else(|| rand::random::<u64>() % SEED_LIMIT);
-        let buffer_size = stream.then_some(config.buffer_size);
-        let ticket = Ticket::new(self.shared.inbox.clone(), deadline, timeout_ms, buffer_size, seed);
+        let seed = seed_of(&config);
+        let ticket = ticket_of(&config, seed, &self.shared.options, self.shared.inbox.clone(), submitted, stream);
         let n_wanted = config.max_tokens;
         let reader = ticket.reader();
-        let request = Request::new(ticket, tokens, config, seed);
+        let request = Request::new(ticket, tokens, config, seed, lease);
         if n_wanted == 0 {
             // Nothing is to be computed. Nobody waits for the ticket yet.
             self.shared.metrics.completed.fetch_add(1, Ordering::Relaxed);
@@ -227,6 +267,28 @@ impl Engine {
         Ok(reader)
     }
 
+    /// How many sequences are served at once, now.
+    pub(crate) fn max_concurrent(&self) -> usize {
+        self.shared.inbox.max_concurrent()
+    }
+
+    /// Makes room for `n` sequences at once, if there is less. What runs goes
+    /// on. The latch tells when that is done.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub(crate) fn grow(&self, n: usize) -> Result<Arc<Resized>, MullamaError> {
+        let done = Arc::new(Latch::new());
+        self.shared.inbox.resize(Resize { n, done: Some(done.clone()) })?;
+        Ok(done)
+    }
+
+    /// Keeps room for `n` sequences alone, as soon as no more are served.
+    pub(crate) fn shrink(&self, n: usize) {
+        // Nothing is left to shrink of a closed engine.
+        let _ = self.shared.inbox.resize(Resize { n, done: None });
+    }
+
     /// Ends the engine: requests end as `Closed`, then the memory is freed.
     /// Waits for that; may be called again.
     pub(crate) async fn close(&self) {
@@ -234,7 +296,34 @@ impl Engine {
             return;
         }
         self.shared.inbox.close();
+        let sessions: Vec<_> = self.lock_sessions().drain(..).filter_map(|session| session.upgrade()).collect();
+        for session in &sessions {
+            session.close();
+        }
+        for session in &sessions {
+            session.stopped().await;
+        }
         self.shared.stopped.wait().await;
+    }
+
+    /// Takes a context into those that end with the model.
+    ///
+    /// # Errors
+    /// `Closed`.
+    fn add_session(&self, session: &Arc<session::Shared>) -> Result<(), MullamaError> {
+        let mut sessions = self.lock_sessions();
+        // Under the lock, so that a close sees the session or is seen here.
+        if self.shared.inbox.is_closing() {
+            return Err(MullamaError::model_closed());
+        }
+        sessions.retain(|session| session.strong_count() > 0);
+        sessions.push(Arc::downgrade(session));
+        Ok(())
+    }
+
+    /// Nothing that can panic runs under the lock, so a poisoned one is whole.
+    fn lock_sessions(&self) -> MutexGuard<'_, Vec<Weak<session::Shared>>> {
+        self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -249,6 +338,29 @@ impl Drop for Engine {
     }
 }
 
+/// The seed of a request: its own, or a fresh one.
+fn seed_of(config: &StreamConfig) -> u64 {
+    config.seed.unwrap_or_else(|| rand::random::<u64>() % SEED_LIMIT)
+}
+
+/// A ticket for a request that was submitted at `submitted`. `stream` says
+/// whether tokens are wanted one by one.
+fn ticket_of(
+    config: &StreamConfig,
+    seed: u64,
+    options: &ModelOptions,
+    bell: Arc<dyn ticket::Bell>,
+    submitted: Instant,
+    stream: bool,
+) -> Arc<Ticket> {
+    let timeout = config.timeout.or(options.timeout).filter(|timeout| !timeout.is_zero());
+    // A deadline past what the clock can tell is none.
+    let deadline = timeout.and_then(|timeout| submitted.checked_add(timeout));
+    let timeout_ms = timeout.map_or(0, |timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    let buffer_size = stream.then_some(config.buffer_size);
+    Ticket::new(bell, deadline, timeout_ms, buffer_size, seed)
+}
+
 /// A name for an engine's thread, in the 15 bytes that Linux keeps. ggml's
 /// threads inherit it, which tells those of one engine from another's.
 fn thread_name() -> String {
@@ -259,9 +371,9 @@ fn thread_name() -> String {
 /// The body of the engine's thread. A panic ends this engine alone.
 fn run(path: &Path, shared: &Arc<Shared>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| match load(path, shared) {
-        Ok((context, waits, limits)) => {
+        Ok((context, pace)) => {
             *shared.lock_model() = Some(context.model().clone());
-            let worker = Worker::new(shared.clone(), context, waits, limits);
+            let worker = Worker::new(shared.clone(), context, pace);
             shared.loaded.set(Ok(()));
             worker.run();
         }
@@ -269,6 +381,7 @@ fn run(path: &Path, shared: &Arc<Shared>) {
     }));
     // Lets nothing more in, also after a panic.
     shared.inbox.close();
+    while shared.inbox.next_resize().is_some() {}
     drop(shared.lock_model().take());
     if outcome.is_err() {
         shared.inbox.drain(&mut std::collections::VecDeque::new());
@@ -276,7 +389,7 @@ fn run(path: &Path, shared: &Arc<Shared>) {
     }
 }
 
-fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Waits, Limits), MullamaError> {
+fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaError> {
     let options = &shared.options;
     let mut progress = |share: f32| {
         let go_on = options.progress.as_ref().is_none_or(|progress| progress(share));
@@ -289,37 +402,42 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Waits, Limits), M
     }
     let params = LoadParams { gpu_layers: options.gpu_layers, use_mmap: options.use_mmap, progress: &mut progress };
     let model = Arc::new(Model::load(path, params)?);
-    let n_ctx = options.effective_cache_size();
-    let limits = Limits {
-        context_size: options.context_size,
-        max_concurrent: options.max_concurrent,
-        batch_size: options.batch_size,
-        cache_size: n_ctx,
-        threads: options.effective_threads(),
-    };
-    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
-    check_memory(
-        model.header().kv_bytes(n_ctx as u64, options.max_concurrent as u64, options.batch_size as u64, k, v),
-        options,
-    )?;
-    let threads_before = cpu_load::thread_ids();
-    let context = Context::new(
-        model,
-        &ContextParams {
-            n_ctx,
-            n_batch: options.batch_size,
-            n_seq_max: options.max_concurrent,
-            n_threads: options.effective_threads(),
-            flash_attention: options.flash_attention,
-            type_k: options.kv_type_k,
-            type_v: options.kv_type_v,
-        },
-    )?;
+    let (context, pace) = new_context(model, options, options.max_concurrent)?;
     registry::close_at_exit();
     if !progress(1.0) {
         return Err(MullamaError::Cancelled);
     }
-    Ok((context, Waits::of_threads_since(&threads_before), limits))
+    Ok((context, pace))
+}
+
+/// A context for `max_concurrent` sequences, and the pace of its threads.
+///
+/// # Errors
+/// `OutOfMemory`, `Context`.
+fn new_context(
+    model: Arc<Model>,
+    options: &ModelOptions,
+    max_concurrent: usize,
+) -> Result<(Context, Pace), MullamaError> {
+    let limits = Limits::new(options, max_concurrent);
+    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
+    let (n_ctx, n_batch) = (limits.cache_size, limits.batch_size);
+    let needed = model.header().kv_bytes(n_ctx as u64, max_concurrent as u64, n_batch as u64, k, v);
+    check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent or context_size")?;
+    let threads_before = pace::threads_before();
+    let params = ContextParams {
+        n_ctx,
+        n_batch,
+        n_seq_max: max_concurrent,
+        // At most one row of each sequence asks for logits.
+        n_outputs_max: max_concurrent,
+        n_threads: limits.threads,
+        flash_attention: options.flash_attention,
+        type_k: options.kv_type_k,
+        type_v: options.kv_type_v,
+    };
+    let context = Context::new(model, &params)?;
+    Ok((context, Pace::new(limits.threads, &threads_before)))
 }
 
 /// The tokens of a prompt. Special tokens in it are parsed, since chat prompts
@@ -342,19 +460,16 @@ fn kv_bytes_per_token(model: &Model, options: &ModelOptions) -> u64 {
 
 /// Refuses a KV cache that the machine has no memory for: the kernel would end
 /// the process, which no error handling survives.
-fn check_memory(needed: u64, options: &ModelOptions) -> Result<(), MullamaError> {
-    if options.gpu_layers != 0 {
+fn check_memory(needed: u64, options: &ModelOptions, n_tokens: usize, advice: &str) -> Result<(), MullamaError> {
+    if options.gpu_layers != 0 && llama::has_gpu()? {
         // The cache may lie on a device whose memory is not seen from here.
         return Ok(());
     }
-    let mut system = sysinfo::System::new();
-    system.refresh_memory();
-    let free = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory).min(system.available_memory());
+    let free = SystemMemory::read().free;
     if free > 0 && needed > free {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         return Err(MullamaError::OutOfMemory(format!(
-            "a KV cache of {} tokens needs {} MiB, {} MiB are free; lower cache_size, max_concurrent or context_size",
-            options.effective_cache_size(),
+            "a KV cache of {n_tokens} tokens needs {} MiB, {} MiB are free; {advice}",
             mib(needed),
             mib(free),
         )));

@@ -1,10 +1,7 @@
-//! All engines of the process, so that they can be ended before it exits.
+//! All engines and contexts of the process, so that they can be ended before it exits.
 //! Their threads run llama.cpp's code, which must not go on while the exit
 //! destroys llama.cpp's static objects.
 
-use super::Shared;
-#[cfg(feature = "tokio-runtime")]
-use super::kv_bytes_per_token;
 #[cfg(feature = "tokio-runtime")]
 use crate::EngineMetrics;
 use crate::{llama::at_exit, process};
@@ -19,18 +16,30 @@ use std::{
 /// Longest time that closing all engines may take.
 const EXIT_LIMIT: Duration = Duration::from_secs(2);
 
+/// What has a thread that must end before the process does.
+pub(super) trait Close: Send + Sync {
+    /// Tells the thread to end; does not wait for it.
+    fn close(&self);
+
+    /// The name of a model's engine and its figures; `None` for what is none.
+    #[cfg(feature = "tokio-runtime")]
+    fn figures(&self) -> Option<(String, EngineMetrics)> {
+        None
+    }
+}
+
 struct State {
-    running: BTreeMap<u64, Weak<Shared>>,
+    running: BTreeMap<u64, Weak<dyn Close>>,
     next_id: u64,
 }
 
 static STATE: Mutex<State> = Mutex::new(State { running: BTreeMap::new(), next_id: 0 });
 
-/// Rung when an engine's thread has ended.
+/// Rung when a thread has ended.
 static ENDED: Condvar = Condvar::new();
 
-/// An engine's entry; dropping it, at the end of the engine's thread, takes
-/// the entry out.
+/// A thread's entry; dropping it, at the end of the thread, takes the entry
+/// out.
 pub(super) struct Entry(u64);
 
 /// Has all engines closed at exit. Called when llama.cpp was started and after
@@ -39,12 +48,12 @@ pub(super) fn close_at_exit() {
     at_exit(close_all);
 }
 
-/// Enters an engine whose thread is about to run.
-pub(super) fn enter(engine: Weak<Shared>) -> Entry {
+/// Enters an engine or a context whose thread is about to run.
+pub(super) fn enter(owner: Weak<dyn Close>) -> Entry {
     let mut state = lock();
     let id = state.next_id;
     state.next_id += 1;
-    state.running.insert(id, engine);
+    state.running.insert(id, owner);
     Entry(id)
 }
 
@@ -55,7 +64,7 @@ impl Drop for Entry {
     }
 }
 
-/// Closes every model of the process and waits, at most two seconds, until
+/// Closes every model and context of the process and waits, at most two seconds, until
 /// their threads have ended. Runs by itself when the process exits; a host
 /// that tears itself down before that (an interpreter) calls it first. Models
 /// can be loaded again afterwards. Does nothing in a forked child.
@@ -64,8 +73,8 @@ pub fn close_all() {
         return;
     }
     let mut state = lock();
-    for engine in state.running.values().filter_map(Weak::upgrade) {
-        engine.inbox.close();
+    for owner in state.running.values().filter_map(Weak::upgrade) {
+        owner.close();
     }
     let limit = Instant::now() + EXIT_LIMIT;
     while !state.running.is_empty() {
@@ -74,9 +83,9 @@ pub fn close_all() {
     }
 }
 
-#[derive(Debug)]
 /// One engine's figures, with its model's name and its number in the process.
 #[cfg(feature = "tokio-runtime")]
+#[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) number: u64,
     pub(crate) model: String,
@@ -91,14 +100,13 @@ pub(crate) fn all_metrics() -> Vec<Figures> {
         return Vec::new();
     }
     // Collected first, so that no other lock is taken under this one.
-    let engines: Vec<(u64, Arc<Shared>)> =
-        lock().running.iter().filter_map(|(&id, engine)| Some((id, engine.upgrade()?))).collect();
-    let figures = |(number, engine): (u64, Arc<Shared>)| {
-        let model = engine.model()?;
-        let metrics = engine.read_metrics(kv_bytes_per_token(&model, &engine.options));
-        Some(Figures { number, model: model.info().name.clone(), metrics })
+    let owners: Vec<(u64, Arc<dyn Close>)> =
+        lock().running.iter().filter_map(|(&id, owner)| Some((id, owner.upgrade()?))).collect();
+    let figures = |(number, owner): (u64, Arc<dyn Close>)| {
+        let (model, metrics) = owner.figures()?;
+        Some(Figures { number, model, metrics })
     };
-    engines.into_iter().filter_map(figures).collect()
+    owners.into_iter().filter_map(figures).collect()
 }
 
 /// Nothing that can panic runs under the lock, so a poisoned one is whole.

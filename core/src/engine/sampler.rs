@@ -19,6 +19,9 @@ use std::collections::HashMap;
 /// nucleus of a sure model is inside.
 const FIRST_NUCLEUS: usize = 256;
 
+/// Random words (of 32 bits) that a draw takes.
+const WORDS_OF_DRAW: u128 = 2;
+
 /// A token with its logit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Candidate {
@@ -41,6 +44,10 @@ pub(crate) struct Sampler {
     /// tokens under `ignore_eos`.
     bias: Vec<(TokenId, f32)>,
     rng: ChaCha8Rng,
+    /// Whether `rng` stands where the sequence does. Each place of a sequence
+    /// has its own random number, so that a generation that goes on with the
+    /// same seed draws what an uninterrupted one does.
+    is_placed: bool,
     /// The row with bias and penalties; kept to be allocated once.
     adjusted: Vec<f32>,
     candidates: Vec<Candidate>,
@@ -57,6 +64,7 @@ impl Sampler {
             config: config.clone(),
             bias,
             rng: ChaCha8Rng::seed_from_u64(seed),
+            is_placed: false,
             adjusted: Vec::new(),
             candidates: Vec::new(),
         }
@@ -95,6 +103,10 @@ impl Sampler {
         if self.config.min_p > 0.0 {
             let least = self.candidates[0].logit + self.config.min_p.ln();
             self.candidates.retain(|candidate| candidate.logit >= least);
+        }
+        if !self.is_placed {
+            self.rng.set_word_pos(history.len() as u128 * WORDS_OF_DRAW);
+            self.is_placed = true;
         }
         Ok(self.draw())
     }

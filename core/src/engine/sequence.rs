@@ -3,6 +3,7 @@
 
 use super::{
     hold_back::HoldBack,
+    lease::Lease,
     request::{Producer, Request},
     sampler::{self, Sampler},
     ticket::Ticket,
@@ -23,6 +24,8 @@ pub(super) struct Sequence {
     /// The prompt, then what was generated.
     tokens: Vec<TokenId>,
     n_prompt: usize,
+    /// Tokens of the prompt that were in the memory when the sequence began.
+    n_cached: usize,
     /// Tokens whose rows were evaluated and are in the context's memory.
     n_past: usize,
     max_tokens: usize,
@@ -38,6 +41,8 @@ pub(super) struct Sequence {
     admitted: Instant,
     first_token: Option<Instant>,
     last_token: Instant,
+    /// The lease that the request belongs to, in a pool.
+    lease: Option<Arc<Lease>>,
 }
 
 /// What a new token led to.
@@ -51,13 +56,14 @@ pub(super) struct Advance {
 
 impl Sequence {
     pub(super) fn new(request: Request, seq_id: usize, age: u64, eog: &[TokenId], now: Instant) -> Self {
-        let Request { ticket, prompt, config, seed, submitted } = request;
+        let Request { ticket, prompt, config, seed, submitted, lease } = request;
         Self {
             ticket,
             seq_id,
             age,
             n_prompt: prompt.len(),
             tokens: prompt,
+            n_cached: 0,
             n_past: 0,
             max_tokens: config.max_tokens,
             n_logprobs: config.logprobs,
@@ -71,7 +77,15 @@ impl Sequence {
             admitted: now,
             first_token: None,
             last_token: now,
+            lease,
         }
+    }
+
+    /// A sequence whose first `n_cached` tokens are in the memory already.
+    pub(super) fn resume(mut self, n_cached: usize) -> Self {
+        self.rewind(n_cached);
+        self.n_cached = self.n_past;
+        self
     }
 
     /// Tokens that are not evaluated yet; at least 1 while the sequence runs.
@@ -84,8 +98,23 @@ impl Sequence {
         self.tokens.len()
     }
 
+    /// Whether the request asked for no token at all.
+    pub(super) fn wants_no_tokens(&self) -> bool {
+        self.max_tokens == 0
+    }
+
+    /// The newest token.
+    pub(super) fn last_token(&self) -> TokenId {
+        self.tokens[self.tokens.len() - 1]
+    }
+
     pub(super) fn n_past(&self) -> usize {
         self.n_past
+    }
+
+    /// Whether it is a request of that lease.
+    pub(super) fn is_of(&self, lease: &Arc<Lease>) -> bool {
+        self.lease.as_ref().is_some_and(|own| Arc::ptr_eq(own, lease))
     }
 
     pub(super) fn is_in_prefill(&self) -> bool {
@@ -177,6 +206,8 @@ impl Sequence {
 
     /// Ends the request with what it has.
     pub(super) fn finish(mut self, reason: FinishReason) -> Option<Waker> {
+        // Who sees the end finds the lease free.
+        drop(self.lease.take());
         // Empty unless the end came between two tokens.
         let rest = self.hold_back.finish();
         if !matches!(reason, FinishReason::StopString(_)) {
@@ -195,12 +226,14 @@ impl Sequence {
     }
 
     /// Ends the request with an error.
-    pub(super) fn fail(self, error: MullamaError) -> Option<Waker> {
+    pub(super) fn fail(mut self, error: MullamaError) -> Option<Waker> {
+        drop(self.lease.take());
         self.ticket.finish(Err(error))
     }
 
     /// Ends the request because its deadline passed.
     pub(super) fn time_out(mut self) -> Option<Waker> {
+        drop(self.lease.take());
         let rest = self.hold_back.finish();
         self.text.push_str(&rest);
         let after_ms = self.ticket.timeout_ms;
@@ -216,7 +249,11 @@ impl Sequence {
     }
 
     fn usage(&self) -> Usage {
-        Usage { prompt_tokens: self.n_prompt, cached_tokens: 0, completion_tokens: self.n_generated() }
+        Usage {
+            prompt_tokens: self.n_prompt,
+            cached_tokens: self.n_cached,
+            completion_tokens: self.n_generated(),
+        }
     }
 
     fn timings(&self) -> Timings {

@@ -2,7 +2,7 @@
 //! the way a cancellation comes in. The engine's thread writes tokens; one
 //! reader takes them, from any thread.
 
-use super::{inbox::Inbox, totals};
+use super::totals;
 use crate::{FinishReason, Generation, MullamaError, Timings, TokenData, Usage, process};
 use std::{
     collections::VecDeque,
@@ -18,10 +18,16 @@ use std::{
 /// The end of a request as its reader sees it.
 pub(crate) type End = Result<Generation, MullamaError>;
 
+/// Wakes the thread that serves a ticket.
+pub(super) trait Bell: Send + Sync {
+    fn notify(&self);
+}
+
 /// One request's shared state.
 pub(crate) struct Ticket {
-    /// Where the engine sleeps, to tell it of a cancellation or of room.
-    inbox: Arc<Inbox>,
+    /// Where the serving thread sleeps, to tell it of a cancellation or of
+    /// room.
+    bell: Arc<dyn Bell>,
     /// When the request must be done.
     pub(super) deadline: Option<Instant>,
     /// How long that is from submission, for the message.
@@ -107,14 +113,14 @@ impl Ticket {
     }
 
     pub(super) fn new(
-        inbox: Arc<Inbox>,
+        bell: Arc<dyn Bell>,
         deadline: Option<Instant>,
         timeout_ms: u64,
         buffer_size: Option<usize>,
         seed: u64,
     ) -> Arc<Self> {
         Arc::new(Self {
-            inbox,
+            bell,
             deadline,
             timeout_ms,
             buffer_size,
@@ -134,7 +140,7 @@ impl Ticket {
             return;
         }
         if !self.cancelled.swap(true, Ordering::AcqRel) && matches!(self.lock().end, Ending::Running) {
-            self.inbox.notify();
+            self.bell.notify();
         }
     }
 
@@ -224,7 +230,7 @@ impl Ticket {
     fn took(&self, n: usize) {
         self.n_waiting.fetch_sub(n, Ordering::SeqCst);
         if self.paused.swap(false, Ordering::SeqCst) {
-            self.inbox.notify();
+            self.bell.notify();
         }
     }
 

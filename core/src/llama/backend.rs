@@ -1,28 +1,35 @@
 //! One-time start of llama.cpp, and the check that this CPU can run it.
 
-use super::logging;
+use super::{
+    logging,
+    shim::{self, ErrorText},
+};
 use crate::MullamaError;
 use llama_cpp_sys_2 as sys;
-use std::{ffi::CStr, sync::Once};
+use std::{ffi::CStr, sync::OnceLock};
 
 /// Starts llama.cpp if that has not happened yet. It is never stopped: other
 /// models of the process may use it at any time.
 ///
 /// # Errors
-/// `Unsupported` on a CPU that can't run it.
+/// `Unsupported` on a CPU that can't run it, and where a backend's driver
+/// fails at its start.
 pub(crate) fn ensure_started() -> Result<(), MullamaError> {
-    static START: Once = Once::new();
+    static STARTED: OnceLock<Result<(), MullamaError>> = OnceLock::new();
     check_cpu()?;
-    START.call_once(|| {
+    let start = || {
         logging::install();
-        // SAFETY: called once, and before anything but the log's callback.
-        unsafe { sys::llama_backend_init() };
-        // Makes ggml's registry now, so that an exit handler that is
+        let mut error = ErrorText::new();
+        // Makes ggml's registry too, so that an exit handler that is
         // registered after this runs before its destruction.
-        // SAFETY: takes no arguments.
-        unsafe { sys::ggml_backend_reg_count() };
-    });
-    Ok(())
+        // SAFETY: called once, before anything of llama.cpp but the log's
+        // callback; the buffer is valid for its size.
+        match unsafe { shim::mullama_start(error.as_mut_ptr(), error.size()) } {
+            shim::OK => Ok(()),
+            _ => Err(MullamaError::Unsupported(format!("llama.cpp could not start: {}", error.text()))),
+        }
+    };
+    STARTED.get_or_init(start).clone()
 }
 
 /// Fails where this build's instructions would end the process with SIGILL.

@@ -22,6 +22,9 @@ pub(crate) struct ContextParams {
     /// Most rows of one decode; at least `n_seq_max`.
     pub(crate) n_batch: usize,
     pub(crate) n_seq_max: usize,
+    /// Most rows of one decode that ask for logits. A row of a vocabulary is
+    /// kept for each, so this is worth keeping low; `n_seq_max` is the least.
+    pub(crate) n_outputs_max: usize,
     pub(crate) n_threads: usize,
     pub(crate) flash_attention: Option<bool>,
     pub(crate) type_k: KvType,
@@ -52,6 +55,7 @@ pub(crate) struct Context {
     abort: NonNull<AbortCheck>,
     n_batch: usize,
     n_seq_max: usize,
+    n_outputs_max: usize,
     /// Last: freed after the context, which reads its weights.
     model: Arc<Model>,
 }
@@ -68,9 +72,10 @@ impl Context {
         raw.n_batch = size(params.n_batch)?;
         raw.n_ubatch = size(params.n_batch)?;
         raw.n_seq_max = size(params.n_seq_max)?;
-        // At most one row of each sequence asks for logits; the default would
-        // reserve room for a whole batch of them.
-        raw.n_outputs_max = size(params.n_seq_max)?;
+        // llama.cpp keeps room for one of each sequence whatever is asked, and
+        // would abort if that were more than the limit.
+        let n_outputs_max = params.n_outputs_max.max(params.n_seq_max);
+        raw.n_outputs_max = size(n_outputs_max)?;
         raw.n_threads = n_threads;
         raw.n_threads_batch = n_threads;
         raw.flash_attn_type = match params.flash_attention {
@@ -118,7 +123,15 @@ impl Context {
         // SAFETY: `abort` lives until `Drop`, as long as the context; llama.cpp
         // calls back only inside `decode`, which holds `&mut self`.
         unsafe { sys::llama_set_abort_callback(context.as_ptr(), Some(on_abort_check), abort.as_ptr().cast()) };
-        Ok(Self { context, _pool: pool, abort, n_batch: params.n_batch, n_seq_max: params.n_seq_max, model })
+        Ok(Self {
+            context,
+            _pool: pool,
+            abort,
+            n_batch: params.n_batch,
+            n_seq_max: params.n_seq_max,
+            n_outputs_max,
+            model,
+        })
     }
 
     /// Replaces the check that can stop a decode. It must not block.
@@ -144,7 +157,7 @@ impl Context {
         if batch.is_empty() {
             return Ok(());
         }
-        if batch.len() > self.n_batch || !batch.is_within(self.n_seq_max, self.model.n_vocab()) {
+        if batch.len() > self.n_batch || !batch.is_within(self.n_seq_max, self.model.n_vocab(), self.n_outputs_max) {
             let message = "a batch past the context's limits was planned".to_owned();
             return Err(DecodeError::Failed(MullamaError::Internal(message)));
         }
@@ -183,22 +196,169 @@ impl Context {
     /// Forgets everything of a sequence. Always possible, also for memories
     /// that can't drop a part.
     pub(crate) fn clear_sequence(&mut self, seq_id: usize) {
-        let seq_id = i32::try_from(seq_id).expect("sequence ids are small");
-        // SAFETY: the context is live; `seq_id` is one the engine gave out,
-        // below `n_seq_max`.
+        let seq_id = self.seq_id(seq_id);
+        // SAFETY: the context is live; `seq_id` is below `n_seq_max`.
         unsafe { shim::mullama_seq_rm(self.context.as_ptr(), seq_id, -1, -1) };
     }
 
     /// How many tokens of a sequence the memory holds.
     pub(crate) fn sequence_len(&self, seq_id: usize) -> usize {
-        let seq_id = i32::try_from(seq_id).expect("sequence ids are small");
-        // SAFETY: the context is live.
-        let memory = unsafe { sys::llama_get_memory(self.context.as_ptr()) };
+        let seq_id = self.seq_id(seq_id);
         // SAFETY: the memory belongs to the live context; `seq_id` is below
         // `n_seq_max`. The largest position is -1 for an empty sequence.
-        let last = unsafe { sys::llama_memory_seq_pos_max(memory, seq_id) };
+        let last = unsafe { sys::llama_memory_seq_pos_max(self.memory(), seq_id) };
         usize::try_from(last + 1).unwrap_or(0)
     }
+
+    /// Forgets all of a sequence but its first `n` tokens and gives how many
+    /// of them are left: all of them, or none where the memory can't drop a
+    /// part (a recurrent state) or no longer holds what a token after them
+    /// would look at (a sliding window).
+    pub(crate) fn keep_first(&mut self, seq_id: usize, n: usize) -> usize {
+        let whole = n > 0 && self.sequence_len(seq_id) >= n && self.remove_after(seq_id, n) && self.sees_all(seq_id, n);
+        if whole && self.sequence_len(seq_id) == n {
+            return n;
+        }
+        self.clear_sequence(seq_id);
+        0
+    }
+
+    fn remove_after(&mut self, seq_id: usize, n: usize) -> bool {
+        let seq_id = self.seq_id(seq_id);
+        let n = i32::try_from(n).expect("positions fit the context size");
+        // SAFETY: the context is live; `seq_id` is below `n_seq_max`.
+        unsafe { shim::mullama_seq_rm(self.context.as_ptr(), seq_id, n, -1) }
+    }
+
+    /// Whether all that the token at position `n` may look at is there.
+    fn sees_all(&self, seq_id: usize, n: usize) -> bool {
+        let seq_id = self.seq_id(seq_id);
+        // SAFETY: the memory belongs to the live context; `seq_id` is below
+        // `n_seq_max`.
+        let first = unsafe { sys::llama_memory_seq_pos_min(self.memory(), seq_id) };
+        // SAFETY: the model is live.
+        let window = unsafe { sys::llama_model_n_swa(self.model.as_ptr()) };
+        // A recurrent memory has but its last position, whose state holds all.
+        let is_state = self.model.header().recurrent;
+        let first = usize::try_from(first).unwrap_or(usize::MAX);
+        first == 0 || is_state || (window > 0 && first.saturating_add(window.unsigned_abs() as usize) <= n)
+    }
+
+    /// Makes `to` hold what `from` holds, sharing its cells. `to` must be
+    /// empty.
+    pub(crate) fn share_sequence(&mut self, from: usize, to: usize) {
+        let (from, to) = (self.seq_id(from), self.seq_id(to));
+        // SAFETY: the context is live; both are below `n_seq_max`, and the
+        // memory is unified, which allows a copy of any part.
+        unsafe { shim::mullama_seq_cp(self.context.as_ptr(), from, to) };
+    }
+
+    /// Forgets all sequences.
+    pub(crate) fn clear(&mut self) {
+        // SAFETY: the context is live.
+        unsafe { shim::mullama_memory_clear(self.context.as_ptr()) };
+    }
+
+    /// The whole memory: all sequences, and which cells they share.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, or `Internal` with llama.cpp's reason.
+    pub(crate) fn state(&mut self) -> Result<Vec<u8>, MullamaError> {
+        self.read_state(-1)
+    }
+
+    /// Replaces the whole memory by one that [`Self::state`] gave.
+    ///
+    /// # Errors
+    /// `State` with llama.cpp's reason; the memory is empty then.
+    pub(crate) fn set_state(&mut self, state: &[u8]) -> Result<(), MullamaError> {
+        self.write_state(-1, state).inspect_err(|_| self.clear())
+    }
+
+    /// One sequence's memory, for another context over the same model with the
+    /// same number types. `None` when there is no memory for a copy.
+    pub(crate) fn sequence_state(&mut self, seq_id: usize) -> Option<Vec<u8>> {
+        self.read_state(self.seq_id(seq_id)).ok()
+    }
+
+    /// Replaces a sequence's memory by one that [`Self::sequence_state`] gave.
+    /// `false` when it does not fit; the sequence is empty then.
+    pub(crate) fn set_sequence_state(&mut self, seq_id: usize, state: &[u8]) -> bool {
+        let done = self.write_state(self.seq_id(seq_id), state).is_ok();
+        if !done {
+            self.clear_sequence(seq_id);
+        }
+        done
+    }
+
+    fn read_state(&mut self, seq_id: sys::llama_seq_id) -> Result<Vec<u8>, MullamaError> {
+        logging::take_errors();
+        let mut error = ErrorText::new();
+        // SAFETY: the context is live; `seq_id` is -1 or below `n_seq_max`.
+        let size = unsafe { shim::mullama_state_size(self.context.as_ptr(), seq_id, error.as_mut_ptr(), error.size()) };
+        let mut state = Vec::new();
+        state.try_reserve_exact(size).map_err(|_| {
+            MullamaError::OutOfMemory(format!("a copy of the context's memory needs {} MiB", size.div_ceil(1 << 20)))
+        })?;
+        state.resize(size, 0);
+        // SAFETY: as above; `state` has room for `size` bytes.
+        let written = unsafe {
+            shim::mullama_state_get(
+                self.context.as_ptr(),
+                seq_id,
+                state.as_mut_ptr(),
+                size,
+                error.as_mut_ptr(),
+                error.size(),
+            )
+        };
+        if size == 0 || written != size {
+            let reason = [error.text(), logging::take_errors()].join(" ");
+            return Err(MullamaError::Internal(format!("llama.cpp did not give its state: {}", reason.trim())));
+        }
+        Ok(state)
+    }
+
+    fn write_state(&mut self, seq_id: sys::llama_seq_id, state: &[u8]) -> Result<(), MullamaError> {
+        logging::take_errors();
+        let mut error = ErrorText::new();
+        // SAFETY: the context is live; `seq_id` is -1 or below `n_seq_max`;
+        // `state` is valid for its length.
+        let taken = unsafe {
+            shim::mullama_state_set(
+                self.context.as_ptr(),
+                seq_id,
+                state.as_ptr(),
+                state.len(),
+                error.as_mut_ptr(),
+                error.size(),
+            )
+        };
+        let logged = logging::take_errors();
+        if taken == 0 || taken != state.len() {
+            let reason = [error.text(), logged].join(" ");
+            return Err(MullamaError::State(format!("it does not fit this context: {}", reason.trim())));
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> sys::llama_memory_t {
+        // SAFETY: the context is live.
+        unsafe { sys::llama_get_memory(self.context.as_ptr()) }
+    }
+
+    /// # Panics
+    /// For an id that the context does not have: llama.cpp would abort.
+    fn seq_id(&self, seq_id: usize) -> sys::llama_seq_id {
+        assert!(seq_id < self.n_seq_max, "sequence {seq_id} of {}", self.n_seq_max);
+        i32::try_from(seq_id).expect("sequence ids are small")
+    }
+}
+
+/// The version of llama.cpp's state format.
+pub(crate) fn state_version() -> u32 {
+    // SAFETY: takes no arguments.
+    unsafe { shim::mullama_state_version() }
 }
 
 impl Drop for Context {

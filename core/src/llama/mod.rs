@@ -12,6 +12,7 @@
 mod backend;
 mod batch;
 mod context;
+mod devices;
 mod exit;
 pub(crate) mod gguf;
 mod logging;
@@ -21,6 +22,7 @@ mod thread_pool;
 
 pub(crate) use backend::{check_cpu, ensure_started, system_info};
 pub(crate) use batch::Batch;
-pub(crate) use context::{Context, ContextParams, DecodeError};
+pub(crate) use context::{Context, ContextParams, DecodeError, state_version};
+pub(crate) use devices::{backends, devices, has_gpu};
 pub(crate) use exit::at_exit;
 pub(crate) use model::{LoadParams, Model};

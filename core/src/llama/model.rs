@@ -2,12 +2,12 @@
 //! change after the load, so a `Model` is used from any thread.
 
 use super::{
-    backend,
+    backend, devices,
     gguf::{self, Header},
     logging,
     shim::{self, ErrorText},
 };
-use crate::{ModelInfo, MullamaError, TokenId};
+use crate::{LayerPlacement, ModelInfo, MullamaError, TokenId};
 use llama_cpp_sys_2 as sys;
 use std::{
     collections::BTreeMap,
@@ -33,6 +33,7 @@ pub(crate) struct Model {
     header: Header,
     info: ModelInfo,
     metadata: BTreeMap<String, String>,
+    placement: Vec<LayerPlacement>,
 }
 
 // SAFETY: llama.cpp does not tie a model to a thread.
@@ -65,7 +66,7 @@ impl Model {
         let mut progress = Progress { callback: params.progress, stopped: false };
         // SAFETY: a pure function.
         let mut raw = unsafe { sys::llama_model_default_params() };
-        raw.n_gpu_layers = params.gpu_layers;
+        raw.n_gpu_layers = devices::usable_gpu_layers(params.gpu_layers)?;
         raw.load_mode = if params.use_mmap {
             sys::LLAMA_LOAD_MODE_MMAP
         } else {
@@ -75,6 +76,7 @@ impl Model {
         raw.progress_callback_user_data = (&raw mut progress).cast();
 
         logging::take_errors();
+        logging::take_placement();
         let mut model = std::ptr::null_mut();
         let mut error = ErrorText::new();
         // SAFETY: the path ends in a zero byte, all pointers outlive the call,
@@ -82,6 +84,7 @@ impl Model {
         let status = unsafe {
             shim::mullama_model_load(c_path.as_ptr(), &raw const raw, &raw mut model, error.as_mut_ptr(), error.size())
         };
+        let placement = logging::take_placement();
         let reason = [error.text(), logging::take_errors()].into_iter().find(|text| !text.is_empty());
         if status != shim::OK {
             if progress.stopped {
@@ -101,7 +104,7 @@ impl Model {
         let vocab = NonNull::new(vocab.cast_mut())
             .ok_or_else(|| MullamaError::Internal("the model has no vocabulary".to_owned()))?;
 
-        let mut model = Self { model, vocab, header, info: EMPTY_INFO, metadata: BTreeMap::new() };
+        let mut model = Self { model, vocab, header, info: EMPTY_INFO, metadata: BTreeMap::new(), placement };
         model.metadata = model.read_metadata();
         model.info = model.read_info(path);
         model.check_kind(&invalid)?;
@@ -114,6 +117,11 @@ impl Model {
 
     pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
+    }
+
+    /// Where llama.cpp put the layers.
+    pub(crate) fn placement(&self) -> &[LayerPlacement] {
+        &self.placement
     }
 
     pub(crate) fn header(&self) -> &Header {

@@ -42,6 +42,44 @@ template <typename Call> int32_t guarded(char * error, size_t error_size, Call &
 
 extern "C" {
 
+int32_t mullama_start(char * error, size_t error_size) {
+    return guarded(error, error_size, []() -> int32_t {
+        llama_backend_init();
+        ggml_backend_reg_count();
+        return MULLAMA_OK;
+    });
+}
+
+int32_t mullama_backend_at(size_t index, mullama_backend * backend, char * error, size_t error_size) {
+    return guarded(error, error_size, [&]() -> int32_t {
+        if (index >= ggml_backend_reg_count()) {
+            return MULLAMA_NULL;
+        }
+        ggml_backend_reg_t reg = ggml_backend_reg_get(index);
+        *backend               = { ggml_backend_reg_name(reg), ggml_backend_reg_dev_count(reg) };
+        return MULLAMA_OK;
+    });
+}
+
+int32_t mullama_device_at(size_t index, mullama_device * device, char * error, size_t error_size) {
+    return guarded(error, error_size, [&]() -> int32_t {
+        if (index >= ggml_backend_dev_count()) {
+            return MULLAMA_NULL;
+        }
+        ggml_backend_dev_t dev = ggml_backend_dev_get(index);
+        size_t free            = 0;
+        size_t total           = 0;
+        ggml_backend_dev_memory(dev, &free, &total);
+        *device = { ggml_backend_dev_name(dev),
+                    ggml_backend_dev_description(dev),
+                    ggml_backend_reg_name(ggml_backend_dev_backend_reg(dev)),
+                    free,
+                    total,
+                    ggml_backend_dev_type(dev) };
+        return MULLAMA_OK;
+    });
+}
+
 int32_t mullama_model_load(const char * path, const llama_model_params * params, llama_model ** model, char * error,
                            size_t error_size) {
     *model = nullptr;
@@ -68,6 +106,55 @@ bool mullama_seq_rm(llama_context * context, llama_seq_id seq_id, llama_pos p0, 
     return guarded(nullptr, 0, [&]() -> int32_t {
                return llama_memory_seq_rm(llama_get_memory(context), seq_id, p0, p1) ? MULLAMA_OK : MULLAMA_NULL;
            }) == MULLAMA_OK;
+}
+
+void mullama_seq_cp(llama_context * context, llama_seq_id from, llama_seq_id to) {
+    guarded(nullptr, 0, [&]() -> int32_t {
+        llama_memory_seq_cp(llama_get_memory(context), from, to, -1, -1);
+        return MULLAMA_OK;
+    });
+}
+
+void mullama_memory_clear(llama_context * context) {
+    guarded(nullptr, 0, [&]() -> int32_t {
+        llama_memory_clear(llama_get_memory(context), true);
+        return MULLAMA_OK;
+    });
+}
+
+uint32_t mullama_state_version(void) {
+    return LLAMA_SESSION_VERSION;
+}
+
+size_t mullama_state_size(llama_context * context, llama_seq_id seq_id, char * error, size_t error_size) {
+    size_t size = 0;
+    guarded(error, error_size, [&]() -> int32_t {
+        size = seq_id < 0 ? llama_state_get_size(context) : llama_state_seq_get_size(context, seq_id);
+        return MULLAMA_OK;
+    });
+    return size;
+}
+
+size_t mullama_state_get(llama_context * context, llama_seq_id seq_id, uint8_t * data, size_t size, char * error,
+                         size_t error_size) {
+    size_t written = 0;
+    guarded(error, error_size, [&]() -> int32_t {
+        written = seq_id < 0 ? llama_state_get_data(context, data, size)
+                             : llama_state_seq_get_data(context, data, size, seq_id);
+        return MULLAMA_OK;
+    });
+    return written;
+}
+
+size_t mullama_state_set(llama_context * context, llama_seq_id seq_id, const uint8_t * data, size_t size, char * error,
+                         size_t error_size) {
+    size_t taken = 0;
+    guarded(error, error_size, [&]() -> int32_t {
+        taken = seq_id < 0 ? llama_state_set_data(context, data, size)
+                           : llama_state_seq_set_data(context, data, size, seq_id);
+        return MULLAMA_OK;
+    });
+    return taken;
 }
 
 int32_t mullama_tokenize(const llama_vocab * vocab, const char * text, int32_t text_size, llama_token * tokens,

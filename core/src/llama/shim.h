@@ -2,6 +2,7 @@
 // that is declared here lets an exception out.
 #pragma once
 
+#include <ggml-backend.h>
 #include <llama.h>
 
 #include <cstddef>
@@ -19,6 +20,28 @@ enum : int32_t {
 
 // `error` receives at most `error_size` bytes, always ended by a zero byte.
 
+// Starts llama.cpp and makes ggml's registry, which asks the drivers of the
+// backends for their devices.
+int32_t mullama_start(char * error, size_t error_size);
+
+// A backend of ggml's registry. The name is never freed.
+struct mullama_backend {
+    const char * name;
+    size_t n_devices;
+};
+// A device of ggml's registry. The strings are never freed.
+struct mullama_device {
+    const char * name;
+    const char * description;
+    const char * backend;
+    uint64_t memory_free;
+    uint64_t memory_total;
+    int32_t type; // a ggml_backend_dev_type
+};
+// MULLAMA_NULL for an index past the last one.
+int32_t mullama_backend_at(size_t index, mullama_backend * backend, char * error, size_t error_size);
+int32_t mullama_device_at(size_t index, mullama_device * device, char * error, size_t error_size);
+
 int32_t mullama_model_load(const char * path, const llama_model_params * params, llama_model ** model, char * error,
                            size_t error_size);
 int32_t mullama_context_new(llama_model * model, const llama_context_params * params, llama_context ** context,
@@ -27,6 +50,20 @@ int32_t mullama_context_new(llama_model * model, const llama_context_params * pa
 int32_t mullama_decode(llama_context * context, const llama_batch * batch, char * error, size_t error_size);
 // Returns true when the whole range was removed.
 bool mullama_seq_rm(llama_context * context, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+void mullama_seq_cp(llama_context * context, llama_seq_id from, llama_seq_id to);
+void mullama_memory_clear(llama_context * context);
+
+// The version of llama.cpp's state format that this build reads and writes.
+uint32_t mullama_state_version(void);
+// Bytes of the state of `seq_id`, or of the whole memory for -1; 0 on failure.
+size_t mullama_state_size(llama_context * context, llama_seq_id seq_id, char * error, size_t error_size);
+// Bytes written to `data`, at most `size`; 0 on failure.
+size_t mullama_state_get(llama_context * context, llama_seq_id seq_id, uint8_t * data, size_t size, char * error,
+                         size_t error_size);
+// Bytes read from `data`; 0 on failure, which leaves the sequence, or for -1
+// the whole memory, in pieces: clear it then.
+size_t mullama_state_set(llama_context * context, llama_seq_id seq_id, const uint8_t * data, size_t size, char * error,
+                         size_t error_size);
 // llama_tokenize's result, or one of the codes above by `status`.
 int32_t mullama_tokenize(const llama_vocab * vocab, const char * text, int32_t text_size, llama_token * tokens,
                          int32_t n_tokens_max, bool add_special, bool parse_special, int32_t * status, char * error,

@@ -6,8 +6,37 @@ use std::ffi::{CStr, c_char};
 pub(super) const OK: i32 = 0;
 pub(super) const EXCEPTION: i32 = -1001;
 pub(super) const BAD_ALLOC: i32 = -1002;
+pub(super) const NULL: i32 = -1003;
+
+/// A backend of ggml's registry. The name is never freed.
+#[repr(C)]
+pub(super) struct RawBackend {
+    pub(super) name: *const c_char,
+    pub(super) n_devices: usize,
+}
+
+/// A device of ggml's registry. The strings are never freed.
+#[repr(C)]
+pub(super) struct RawDevice {
+    pub(super) name: *const c_char,
+    pub(super) description: *const c_char,
+    pub(super) backend: *const c_char,
+    pub(super) memory_free: u64,
+    pub(super) memory_total: u64,
+    /// A `ggml_backend_dev_type`.
+    pub(super) kind: i32,
+}
 
 unsafe extern "C" {
+    pub(super) fn mullama_start(error: *mut c_char, error_size: usize) -> i32;
+    pub(super) fn mullama_backend_at(
+        index: usize,
+        backend: *mut RawBackend,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> i32;
+    pub(super) fn mullama_device_at(index: usize, device: *mut RawDevice, error: *mut c_char, error_size: usize)
+    -> i32;
     pub(super) fn mullama_model_load(
         path: *const c_char,
         params: *const sys::llama_model_params,
@@ -34,6 +63,31 @@ unsafe extern "C" {
         p0: sys::llama_pos,
         p1: sys::llama_pos,
     ) -> bool;
+    pub(super) fn mullama_seq_cp(context: *mut sys::llama_context, from: sys::llama_seq_id, to: sys::llama_seq_id);
+    pub(super) fn mullama_memory_clear(context: *mut sys::llama_context);
+    pub(super) fn mullama_state_version() -> u32;
+    pub(super) fn mullama_state_size(
+        context: *mut sys::llama_context,
+        seq_id: sys::llama_seq_id,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> usize;
+    pub(super) fn mullama_state_get(
+        context: *mut sys::llama_context,
+        seq_id: sys::llama_seq_id,
+        data: *mut u8,
+        size: usize,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> usize;
+    pub(super) fn mullama_state_set(
+        context: *mut sys::llama_context,
+        seq_id: sys::llama_seq_id,
+        data: *const u8,
+        size: usize,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> usize;
     pub(super) fn mullama_tokenize(
         vocab: *const sys::llama_vocab,
         text: *const c_char,

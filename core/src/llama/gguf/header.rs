@@ -12,6 +12,8 @@ pub(crate) struct Header {
     pub(crate) name: Option<String>,
     /// Bytes of all files.
     pub(crate) file_size: u64,
+    /// Tells this model from others of the same shape.
+    pub(crate) fingerprint: [u8; 32],
     /// Bytes of all tensors.
     pub(crate) tensor_bytes: u64,
     /// 0 for a file with a vocabulary only, which `validate` refuses.
@@ -60,6 +62,7 @@ impl Header {
             name: metadata.text("general.name").ok().flatten().map(str::to_owned),
             architecture,
             file_size: 0,
+            fingerprint: [0; 32],
             tensor_bytes: tensors.size(),
             n_tensors: tensors.len(),
             n_params: tensors.n_elements(),

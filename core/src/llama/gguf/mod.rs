@@ -15,6 +15,7 @@
 
 mod arch;
 mod fault;
+mod fingerprint;
 mod header;
 mod hparams;
 mod hybrid;
@@ -60,9 +61,9 @@ fn inspect(path: &Path) -> Result<Header> {
 fn inspect_any(path: &Path) -> Result<Header> {
     let mut parsed = read_file(path)?;
     let file_size = split::add_other_files(path, &mut parsed)?;
-    let Parsed { metadata, tensors, .. } = parsed;
+    let Parsed { metadata, tensors, fingerprint, .. } = parsed;
     let architecture = arch::check(&metadata)?;
-    let mut header = Header { file_size, ..Header::new(architecture, &metadata, &tensors) };
+    let mut header = Header { file_size, fingerprint, ..Header::new(architecture, &metadata, &tensors) };
     header.n_vocab = vocab::check(&metadata)?;
     if header.n_tensors > 0 {
         hparams::check(&metadata, &mut header)?;
@@ -76,6 +77,8 @@ struct Parsed {
     metadata: Metadata,
     tensors: Tensors,
     file_size: u64,
+    /// See [`fingerprint`].
+    fingerprint: [u8; 32],
 }
 
 fn read_file(path: &Path) -> Result<Parsed> {
@@ -102,7 +105,8 @@ fn read_file(path: &Path) -> Result<Parsed> {
     let n_entries = reader.u64("the number of metadata entries")?;
     let metadata = Metadata::read(&mut reader, n_entries)?;
     let tensors = Tensors::read(&mut reader, n_tensors, metadata.alignment()?)?;
-    Ok(Parsed { metadata, tensors, file_size: reader.len() })
+    let fingerprint = fingerprint::of_file(path, reader.position())?;
+    Ok(Parsed { metadata, tensors, file_size: reader.len(), fingerprint })
 }
 
 impl Fault {

@@ -4,6 +4,7 @@
 use super::{
     Parsed,
     fault::{Fault, Result, refuse},
+    fingerprint,
     metadata::Metadata,
     read_file,
 };
@@ -42,6 +43,7 @@ pub(super) fn add_other_files(first: &Path, parsed: &mut Parsed) -> Result<u64> 
         let path = PathBuf::from(format!("{stem}{}", ending(number, count)));
         let part = read_part(&path, number).map_err(|fault| in_part(fault, number, count, &path))?;
         size += part.file_size;
+        parsed.fingerprint = fingerprint::join(parsed.fingerprint, part.fingerprint);
         parsed.tensors.merge(part.tensors)?;
     }
     let n_tensors = parsed.tensors.len();
