@@ -215,6 +215,14 @@ impl AsyncContext {
         self.session.truncate(n)?.await
     }
 
+    /// Another handle on the same context. With it a binding makes calls while
+    /// others run; they are done in the order in which they were first polled.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { session: self.session.clone() }
+    }
+
     /// How many tokens sequence 0 holds. Grows while a stream generates.
     #[must_use]
     pub fn n_past(&self) -> usize {

@@ -225,6 +225,12 @@ impl MullamaRuntime {
         self.tokio.state.is_running()
     }
 
+    /// How long a shutdown waits for tasks.
+    #[must_use]
+    pub fn shutdown_timeout(&self) -> Duration {
+        self.shutdown_timeout
+    }
+
     /// The Tokio runtime underneath, for `enter` and `block_on`. Tasks that
     /// are spawned on it directly are aborted by a shutdown without being
     /// waited for, and are not counted.

@@ -85,4 +85,6 @@ mod pages {
     struct Errors;
     #[doc = include_str!("../../../docs/cancellation.md")]
     struct Cancellation;
+    #[doc = include_str!("../../../docs/gpu.md")]
+    struct Gpu;
 }
