@@ -154,7 +154,8 @@ fn appended_tokens_see_all_before_them() {
             let history: Vec<TokenId> = [one, generated, two].concat();
             let mut fresh = tiny.context().await;
             let expected = read(fresh.generate_stream_with(&history, exactly(20).logprobs(2)).await.unwrap()).await;
-            assert_agree(&expected, &got, &format!("{kind:?}"));
+            let n_sure = assert_agree(&expected, &got, &format!("{kind:?}"));
+            assert!(n_sure >= 5, "{kind:?}: only {n_sure}");
         }
     });
 }
