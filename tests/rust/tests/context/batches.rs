@@ -3,10 +3,10 @@
 use crate::{KINDS, Tiny, assert_agree, generate, long_text, read, refused};
 use mullama::{AsyncContext, Batch, ContextOptions, MullamaError, SeqId, TokenId, reference};
 use mullama_test_support::{Kind, TinyModel, model::demo_model_path};
-use mullama_tests::{exactly, run};
+use mullama_tests::{exactly, options, run};
 use std::sync::Arc;
 
-const PROMPTS: [&str; 4] = ["Once upon a time", "The capital of France is", "def fibonacci(n):", "1, 2, 3, 4,"];
+const PROMPTS: [&str; 2] = ["The capital of France is", "1, 2, 3, 4,"];
 
 fn sequences(sequences: &[(SeqId, &[TokenId])]) -> Batch {
     let mut batch = Batch::new();
@@ -29,9 +29,9 @@ async fn greedy(context: &mut AsyncContext, prompts: &[Vec<TokenId>], n: usize) 
 
 #[test]
 fn one_sequence_gives_the_greedy_tokens_of_a_naive_loop() {
+    let expected = reference::greedy(&demo_model_path(), &PROMPTS, 10).unwrap();
     run(async {
-        let model = Arc::new(mullama::AsyncModel::load(demo_model_path()).await.unwrap());
-        let expected = reference::greedy(&demo_model_path(), &PROMPTS, 12).unwrap();
+        let model = Arc::new(mullama::AsyncModel::load_with(demo_model_path(), options()).await.unwrap());
         for (prompt, expected) in PROMPTS.iter().zip(expected) {
             let mut context = AsyncContext::new(model.clone()).await.unwrap();
             let prompt = model.tokenize(prompt, true, true).unwrap();
