@@ -79,7 +79,7 @@ impl AsyncContext {
     /// `InvalidInput` (an option), `Context`, `OutOfMemory`, `Closed`, `Io` (no
     /// thread), `Unsupported` (forked child).
     pub async fn with_options(model: Arc<AsyncModel>, options: ContextOptions) -> Result<Self, MullamaError> {
-        let session = Opening::start(model.engine(), &options)?.wait().await?;
+        let session = Opening::start(model.engine()?, &options)?.wait().await?;
         Ok(Self { session: Arc::new(session) })
     }
 
@@ -213,6 +213,14 @@ impl AsyncContext {
     /// child).
     pub async fn truncate(&mut self, n: usize) -> Result<(), MullamaError> {
         self.session.truncate(n)?.await
+    }
+
+    /// Another handle on the same context. With it a binding makes calls while
+    /// others run; they are done in the order in which they were first polled.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { session: self.session.clone() }
     }
 
     /// How many tokens sequence 0 holds. Grows while a stream generates.

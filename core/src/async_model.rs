@@ -4,7 +4,8 @@
 use crate::{
     AsyncConfig, EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig,
     TokenId, TokenStream,
-    engine::{Engine, Loading, Reader},
+    engine::{Engine, Handle, Lease, Loading, Reader},
+    scope::Scope,
 };
 use std::{collections::BTreeMap, future::poll_fn, path::Path, sync::Arc};
 
@@ -28,10 +29,15 @@ const LONG_PROMPT: usize = 32 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct AsyncModel {
-    engine: Arc<Engine>,
+    engine: Handle,
 }
 
 impl AsyncModel {
+    /// The model of a pool's lease.
+    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<Lease>) -> Self {
+        Self { engine: Handle::leased(engine, lease) }
+    }
+
     /// Loads a GGUF file with the default settings.
     ///
     /// # Errors
@@ -58,7 +64,7 @@ impl AsyncModel {
     /// the token), `Unsupported` (CPU, forked child).
     pub async fn load_with(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self, MullamaError> {
         let engine = Loading::start(path.as_ref(), options)?.wait().await?;
-        Ok(Self { engine: Arc::new(engine) })
+        Ok(Self { engine: Handle::new(engine) })
     }
 
     /// Generates at most `max_tokens` tokens with the other settings at their
@@ -80,10 +86,12 @@ impl AsyncModel {
     ///
     /// # Errors
     /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `Generation`,
-    /// `QueueFull`, `Timeout` (with the text so far), `Closed`,
-    /// `Unsupported` (forked child).
+    /// `QueueFull`, `Timeout` (with the text so far), `Closed`, `Cancelled`
+    /// (the `MullamaRuntime` whose task this is shuts down), `Unsupported`
+    /// (forked child).
     pub async fn generate_with(&self, prompt: &str, config: StreamConfig) -> Result<Generation, MullamaError> {
         let reader = self.submit(prompt, config, false).await?;
+        let _scope = Scope::of(&reader);
         poll_fn(|context| reader.poll_result(context)).await
     }
 
@@ -95,7 +103,7 @@ impl AsyncModel {
     /// later errors come as the stream's last item.
     pub async fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenStream, MullamaError> {
         let reader = self.submit(prompt, config, true).await?;
-        Ok(TokenStream::new(reader, self.engine.clone()))
+        Ok(TokenStream::new(reader, self.engine.keep()))
     }
 
     /// Hands a request to the engine.
@@ -144,6 +152,12 @@ impl AsyncModel {
         self.engine.info().clone()
     }
 
+    /// Entries of the vocabulary.
+    #[cfg(feature = "tokio-runtime")]
+    pub(crate) fn n_vocab(&self) -> usize {
+        self.engine.info().n_vocab
+    }
+
     /// The file's metadata, as text.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
@@ -166,8 +180,8 @@ impl AsyncModel {
         self.engine.placement().to_vec()
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
+    pub(crate) fn engine(&self) -> Result<&Engine, MullamaError> {
+        self.engine.engine()
     }
 
     /// Live figures of the engine.

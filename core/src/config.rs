@@ -190,9 +190,9 @@ impl ModelOptions {
         Ok(())
     }
 
-    /// Tokens that the KV cache holds over all requests.
-    pub(crate) fn effective_cache_size(&self) -> usize {
-        self.cache_size.unwrap_or(self.context_size * self.max_concurrent)
+    /// Tokens that the KV cache holds over `max_concurrent` requests.
+    pub(crate) fn cache_size_for(&self, max_concurrent: usize) -> usize {
+        self.cache_size.unwrap_or(self.context_size * max_concurrent)
     }
 
     /// The threads that decode: no more than the process may use, since one

@@ -149,7 +149,7 @@ impl Context {
     /// `InvalidInput` (an option), `Context`, `OutOfMemory`, `Closed`, `Io` (no
     /// thread), `Unsupported` (forked child).
     pub fn new(model: &Model, options: ContextOptions) -> Result<Self, MullamaError> {
-        let session = pollster::block_on(Opening::start(model.engine(), &options)?.wait())?;
+        let session = pollster::block_on(Opening::start(model.engine()?, &options)?.wait())?;
         Ok(Self { session: Arc::new(session) })
     }
 
@@ -310,12 +310,6 @@ impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context").field("n_past", &self.n_past()).finish_non_exhaustive()
     }
-}
-
-/// For the skeletons of the runtime; goes with them.
-#[cfg(feature = "tokio-runtime")]
-pub(crate) fn skeleton() -> MullamaError {
-    MullamaError::Internal("not built yet".to_owned())
 }
 
 #[cfg(test)]

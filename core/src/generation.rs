@@ -97,6 +97,13 @@ pub struct Timings {
     pub time_to_first_token: Duration,
 }
 
+impl Timings {
+    /// From submission to the last token.
+    pub(crate) fn total(&self) -> Duration {
+        self.queued + self.prefill + self.decode
+    }
+}
+
 /// The whole result of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generation {

@@ -43,17 +43,17 @@ mod info;
 mod llama;
 mod memory;
 mod model;
+mod pool;
 mod process;
 #[doc(hidden)]
 pub mod reference;
+mod scope;
 mod stream_config;
 
 #[cfg(feature = "async")]
 mod async_context;
 #[cfg(feature = "async")]
 mod async_model;
-#[cfg(feature = "tokio-runtime")]
-mod pool;
 #[cfg(feature = "tokio-runtime")]
 mod runtime;
 #[cfg(feature = "async")]
@@ -74,8 +74,9 @@ pub use error::MullamaError;
 pub use generation::{FinishReason, Generation, Timings, TokenData, TokenLogprob, TokenLogprobs, Usage};
 pub use info::{EngineMetrics, Histogram, ModelInfo};
 pub use model::{Model, TokenIter};
+pub use pool::{BlockingModelPool, BlockingPooledModel, PoolStats};
 #[cfg(feature = "tokio-runtime")]
-pub use pool::{ModelPool, PoolStats, PooledModel};
+pub use pool::{ModelPool, PooledModel};
 #[cfg(feature = "tokio-runtime")]
 pub use runtime::{
     GenerationTask, MullamaRuntime, MullamaRuntimeBuilder, RuntimeMetrics, TaskManager, WorkerOutput, WorkerStatus,

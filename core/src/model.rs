@@ -3,7 +3,8 @@
 
 use crate::{
     EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
-    engine::{Batch, Engine, KeepAlive, Loading, Reader},
+    engine::{Batch, Engine, Handle, KeepAlive, Lease, Loading, Reader},
+    scope::Scope,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -26,10 +27,15 @@ use std::{
 /// ```
 #[derive(Clone)]
 pub struct Model {
-    engine: Arc<Engine>,
+    engine: Handle,
 }
 
 impl Model {
+    /// The model of a pool's lease.
+    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<Lease>) -> Self {
+        Self { engine: Handle::leased(engine, lease) }
+    }
+
     /// Loads a GGUF file with the default [`ModelOptions`].
     ///
     /// # Errors
@@ -46,7 +52,7 @@ impl Model {
     /// the token), `Unsupported` (CPU, forked child).
     pub fn load_with(path: impl AsRef<Path>, options: ModelOptions) -> Result<Self, MullamaError> {
         let engine = pollster::block_on(Loading::start(path.as_ref(), options)?.wait())?;
-        Ok(Self { engine: Arc::new(engine) })
+        Ok(Self { engine: Handle::new(engine) })
     }
 
     /// Turns text into tokens. `add_bos` adds the special tokens that the
@@ -96,8 +102,8 @@ impl Model {
         self.engine.placement().to_vec()
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
+    pub(crate) fn engine(&self) -> Result<&Engine, MullamaError> {
+        self.engine.engine()
     }
 
     /// Live figures of the engine.
@@ -119,10 +125,12 @@ impl Model {
     ///
     /// # Errors
     /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `Generation`,
-    /// `QueueFull`, `Timeout` (with the text so far), `Closed`,
+    /// `QueueFull`, `Timeout` (with the text so far), `Closed`, `Cancelled`
+    /// (the `MullamaRuntime` whose blocking task this is shuts down),
     /// `Unsupported` (forked child).
     pub fn generate_with(&self, prompt: &str, config: StreamConfig) -> Result<Generation, MullamaError> {
         let reader = self.engine.submit(prompt, config, false)?;
+        let _scope = Scope::of(&reader);
         pollster::block_on(poll_fn(|context| reader.poll_result(context)))
     }
 
@@ -134,7 +142,7 @@ impl Model {
     /// later errors come as the last item.
     pub fn generate_stream(&self, prompt: &str, config: StreamConfig) -> Result<TokenIter, MullamaError> {
         let reader = self.engine.submit(prompt, config, true)?;
-        Ok(TokenIter::new(reader, self.engine.clone()))
+        Ok(TokenIter::new(reader, self.engine.keep()))
     }
 
     /// Ends the engine: requests under way end as `Closed`, then the memory is
@@ -155,6 +163,8 @@ impl std::fmt::Debug for Model {
 /// there.
 pub struct TokenIter {
     reader: Reader,
+    /// Ends the generation with the runtime whose task started it.
+    _scope: Scope,
     /// Tokens that were taken together and not given yet.
     ready: VecDeque<TokenData>,
     /// Keeps the thread that serves the iterator while it is used.
@@ -163,7 +173,7 @@ pub struct TokenIter {
 
 impl TokenIter {
     pub(crate) fn new(reader: Reader, keep: KeepAlive) -> Self {
-        Self { reader, ready: VecDeque::new(), _keep: keep }
+        Self { _scope: Scope::of(&reader), reader, ready: VecDeque::new(), _keep: keep }
     }
 
     /// Stops the native work; the iterator ends.

@@ -3,6 +3,7 @@
 use crate::{
     FinishReason, MullamaError, Timings, TokenData, Usage,
     engine::{Batch, KeepAlive, Reader},
+    scope::Scope,
 };
 use futures_core::Stream;
 use std::{
@@ -15,15 +16,20 @@ use std::{
 ///
 /// Dropping it stops the native work within one step. A reader that falls
 /// `buffer_size` tokens behind pauses its own sequence and no other.
+///
+/// A stream that was started in a task of a `MullamaRuntime` ends, with the
+/// reason `Cancelled`, when that runtime is shut down.
 pub struct TokenStream {
     reader: Reader,
+    /// Ends the generation with the runtime whose task started it.
+    _scope: Scope,
     /// Keeps the thread that serves the stream while it is used.
     _keep: KeepAlive,
 }
 
 impl TokenStream {
     pub(crate) fn new(reader: Reader, keep: KeepAlive) -> Self {
-        Self { reader, _keep: keep }
+        Self { _scope: Scope::of(&reader), reader, _keep: keep }
     }
 
     /// Waits for at least one token and gives all that are ready; an empty

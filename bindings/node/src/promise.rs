@@ -8,7 +8,12 @@ use crate::{cancel::Cancel, environment, error::to_js};
 use futures_util::FutureExt;
 use mullama::{MullamaError, MullamaRuntime};
 use napi::bindgen_prelude::*;
-use std::{any::Any, panic::AssertUnwindSafe};
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
 
 /// Makes the JavaScript value, on the environment's thread.
 type Resolver<T> = Box<dyn FnOnce(Env) -> Result<T> + Send>;
@@ -24,13 +29,45 @@ where
     T: ToNapiValue + Send + 'static,
     F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
 {
-    let runtime = MullamaRuntime::shared().map_err(|error| to_js(&error))?;
+    let (task, promise) = task(env, cancel, work)?;
+    shared()?.spawn(task);
+    Ok(promise)
+}
+
+/// As [`promise`], for work that only waits for other work or looks on: who
+/// counts the runtime's tasks does not want to find it among them.
+pub(crate) fn wait<'env, T, F>(env: &'env Env, cancel: Option<&Cancel>, work: F) -> Result<Object<'env>>
+where
+    T: ToNapiValue + Send + 'static,
+    F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
+{
+    let (task, promise) = task(env, cancel, work)?;
+    shared()?.tokio().spawn(task);
+    Ok(promise)
+}
+
+fn shared() -> Result<&'static MullamaRuntime> {
+    MullamaRuntime::shared().map(|runtime| &**runtime).map_err(|error| to_js(&error))
+}
+
+/// A promise, and the task that settles it.
+fn task<'env, T, F>(
+    env: &'env Env,
+    cancel: Option<&Cancel>,
+    work: F,
+) -> Result<(impl Future<Output = ()> + Send + use<T, F>, Object<'env>)>
+where
+    T: ToNapiValue + Send + 'static,
+    F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
+{
+    // A promise without a task would keep the process alive.
+    shared()?;
     let token = match cancel {
         Some(cancel) => cancel.token.clone(),
         None => environment::ending(env)?,
     };
     let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
-    runtime.spawn(async move {
+    let task = async move {
         let work = AssertUnwindSafe(token.run_until_cancelled_owned(work));
         let outcome = match work.catch_unwind().await {
             Ok(Some(outcome)) => outcome,
@@ -41,8 +78,56 @@ where
             Ok(value) => deferred.resolve(Box::new(move |_| Ok(value))),
             Err(error) => deferred.reject(to_js(&error)),
         }
-    });
-    Ok(promise)
+    };
+    Ok((task, promise))
+}
+
+/// As [`promise`], except that `work` begins now, on the caller's thread: it
+/// takes its place in a queue in the order of the calls, and gives its result
+/// at once if there is nothing to wait for.
+///
+/// Only for work whose first step is short.
+pub(crate) fn now_or_promise<'env, T, F>(
+    env: &'env Env,
+    cancel: Option<&Cancel>,
+    work: F,
+) -> Result<Either<T, Object<'env>>>
+where
+    T: ToNapiValue + TypeName + Send + 'static,
+    F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
+{
+    match Begun::new(work).map_err(|error| to_js(&error))? {
+        Begun::Done(outcome) => outcome.map(Either::A).map_err(|error| to_js(&error)),
+        Begun::Waiting(work) => promise(env, cancel, work).map(Either::B),
+    }
+}
+
+/// A future that was polled once where it was made.
+pub(crate) enum Begun<F: Future> {
+    Done(F::Output),
+    Waiting(Pin<Box<F>>),
+}
+
+impl<F: Future> Begun<F> {
+    pub(crate) fn new(future: F) -> std::result::Result<Self, MullamaError> {
+        // The future may want the runtime's clock.
+        let _entered = MullamaRuntime::shared()?.tokio().enter();
+        let mut future = Box::pin(future);
+        // Nobody is woken: whoever takes the future on polls it first.
+        let mut context = Context::from_waker(Waker::noop());
+        Ok(match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => Self::Done(output),
+            Poll::Pending => Self::Waiting(future),
+        })
+    }
+
+    /// Polled on by whoever awaits this.
+    pub(crate) async fn finish(self) -> F::Output {
+        match self {
+            Self::Done(output) => output,
+            Self::Waiting(future) => future.await,
+        }
+    }
 }
 
 fn describe(panic: &(dyn Any + Send)) -> String {

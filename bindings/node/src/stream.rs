@@ -7,9 +7,9 @@
 
 use crate::{
     convert::{self, Timings, Token, Usage},
-    promise::promise,
+    promise::wait,
 };
-use mullama::{AsyncModel, FinishReason, MullamaError, MullamaRuntime, StreamConfig, TokenStream};
+use mullama::{FinishReason, MullamaError, MullamaRuntime, TokenStream};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use std::sync::Arc;
@@ -36,18 +36,15 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn start(
-        model: AsyncModel,
-        prompt: String,
-        config: StreamConfig,
-        cancel: CancellationToken,
-    ) -> std::result::Result<Self, MullamaError> {
+    /// `start` submits the request and gives its stream.
+    pub(crate) fn start<F>(cancel: CancellationToken, start: F) -> std::result::Result<Self, MullamaError>
+    where
+        F: Future<Output = std::result::Result<TokenStream, MullamaError>> + Send + 'static,
+    {
         let (publish, state) = watch::channel(State::Starting);
         let token = cancel.clone();
         MullamaRuntime::shared()?.spawn(async move {
-            let started = token.run_until_cancelled(model.generate_stream(&prompt, config)).await;
-            drop((model, prompt));
-            let stream = match started {
+            let stream = match token.run_until_cancelled(start).await {
                 Some(Ok(stream)) => Arc::new(stream),
                 Some(Err(error)) => return drop(publish.send(State::Failed(error))),
                 None => return drop(publish.send(State::Cancelled)),
@@ -76,7 +73,7 @@ impl Stream {
     #[napi(catch_unwind)]
     pub fn next_batch<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let mut state = self.state.clone();
-        promise(env, None, async move {
+        wait(env, None, async move {
             let started = state.wait_for(|state| !matches!(state, State::Starting)).await;
             let started = started.map(|state| state.clone());
             match started {

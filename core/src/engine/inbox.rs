@@ -1,12 +1,12 @@
 //! How callers reach an engine's thread: requests go in, and a bell wakes the
 //! thread for cancellations, room in a buffer, and the end.
 
-use super::{request::Request, ticket::Bell};
+use super::{lease::Resized, request::Request, ticket::Bell};
 use crate::MullamaError;
 use std::{
     collections::VecDeque,
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
@@ -23,13 +23,31 @@ pub(crate) struct Inbox {
     n_waiting: AtomicUsize,
     /// Sequences that are served, as the engine last told.
     n_active: AtomicUsize,
-    max_concurrent: usize,
+    /// Sequences that may be served at once.
+    max_concurrent: AtomicUsize,
     max_queue: usize,
+}
+
+/// A change of how many sequences are served at once.
+pub(super) struct Resize {
+    pub(super) n: usize,
+    /// Who waits for more; whoever wants fewer does not wait.
+    pub(super) done: Option<Arc<Resized>>,
+}
+
+impl Drop for Resize {
+    fn drop(&mut self) {
+        // Nothing happens when it was told already.
+        if let Some(done) = &self.done {
+            done.set(Err(MullamaError::model_closed()));
+        }
+    }
 }
 
 #[derive(Default)]
 struct State {
     requests: VecDeque<Request>,
+    resizes: VecDeque<Resize>,
     /// The bell was rung since the engine last looked.
     rung: bool,
 }
@@ -49,7 +67,7 @@ impl Inbox {
             closing: AtomicBool::new(false),
             n_waiting: AtomicUsize::new(0),
             n_active: AtomicUsize::new(0),
-            max_concurrent,
+            max_concurrent: AtomicUsize::new(max_concurrent),
             max_queue,
         }
     }
@@ -66,7 +84,7 @@ impl Inbox {
         if self.is_closing() {
             return Err(MullamaError::model_closed());
         }
-        let n_free = self.max_concurrent.saturating_sub(self.n_active.load(Ordering::Acquire));
+        let n_free = self.max_concurrent().saturating_sub(self.n_active.load(Ordering::Acquire));
         if self.n_waiting.load(Ordering::Acquire) >= self.max_queue.saturating_add(n_free) {
             return Err(MullamaError::QueueFull { limit: self.max_queue });
         }
@@ -76,6 +94,36 @@ impl Inbox {
         drop(state);
         self.bell.notify_one();
         Ok(())
+    }
+
+    /// Asks the engine for another number of sequences.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub(super) fn resize(&self, resize: Resize) -> Result<(), MullamaError> {
+        let mut state = self.lock();
+        if self.is_closing() {
+            return Err(MullamaError::model_closed());
+        }
+        state.resizes.push_back(resize);
+        state.rung = true;
+        drop(state);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// The oldest change that was asked for.
+    pub(super) fn next_resize(&self) -> Option<Resize> {
+        self.lock().resizes.pop_front()
+    }
+
+    pub(super) fn max_concurrent(&self) -> usize {
+        self.max_concurrent.load(Ordering::Acquire)
+    }
+
+    /// So many sequences are served at once from now on.
+    pub(super) fn set_max_concurrent(&self, n: usize) {
+        self.max_concurrent.store(n, Ordering::Release);
     }
 
     /// Lets nothing more in and tells the engine to end.

@@ -1,8 +1,11 @@
 //! Counters of one engine. Its thread writes, anybody reads.
 
-use crate::{EngineMetrics, Histogram};
+use crate::{EngineMetrics, Histogram, process};
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicU64, AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
+    },
     time::Duration,
 };
 
@@ -49,25 +52,39 @@ impl Metrics {
     }
 }
 
-/// Counts of a histogram.
+/// Counts of a histogram. One thread writes, and takes no lock for it: a
+/// reader that is interrupted must not hold up a step.
 #[derive(Default)]
 pub(super) struct Buckets {
     counts: [AtomicU64; BOUNDS_MS.len() + 1],
     sum_us: AtomicU64,
+    /// Odd while an observation is written, so that a reading's sum is that of
+    /// its counts.
+    version: AtomicU64,
 }
 
 impl Buckets {
+    /// Only the engine's thread calls it.
     pub(super) fn observe(&self, duration: Duration) {
         let bucket = BOUNDS_MS.partition_point(|&ms| Duration::from_millis(ms) < duration);
-        self.counts[bucket].fetch_add(1, Relaxed);
-        self.sum_us.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.version.fetch_add(1, SeqCst);
+        self.counts[bucket].fetch_add(1, SeqCst);
+        self.sum_us.fetch_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX), SeqCst);
+        self.version.fetch_add(1, SeqCst);
     }
 
     fn read(&self) -> Histogram {
-        Histogram {
-            bounds: BOUNDS_MS.map(Duration::from_millis).to_vec(),
-            counts: self.counts.iter().map(|count| count.load(Relaxed)).collect(),
-            sum: Duration::from_micros(self.sum_us.load(Relaxed)),
+        let mut histogram = Histogram { bounds: BOUNDS_MS.map(Duration::from_millis).to_vec(), ..Histogram::default() };
+        loop {
+            let version = self.version.load(SeqCst);
+            histogram.counts = self.counts.iter().map(|count| count.load(SeqCst)).collect();
+            histogram.sum = Duration::from_micros(self.sum_us.load(SeqCst));
+            let is_whole = version.is_multiple_of(2) && self.version.load(SeqCst) == version;
+            // In a forked child the writer may be gone in the midst.
+            if is_whole || process::is_forked_child() {
+                return histogram;
+            }
+            std::thread::yield_now();
         }
     }
 }
@@ -87,5 +104,17 @@ mod tests {
         assert_eq!(histogram.counts[6], 1);
         assert_eq!(histogram.counts[14], 1);
         assert_eq!(histogram.sum, Duration::from_millis(100_106));
+    }
+    #[test]
+    fn a_reading_is_of_whole_observations() {
+        let buckets = Buckets::default();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| (0..200_000).for_each(|_| buckets.observe(Duration::from_millis(3))));
+            while !writer.is_finished() {
+                let histogram = buckets.read();
+                let count: u64 = histogram.counts.iter().sum();
+                assert_eq!(histogram.sum, Duration::from_millis(3 * count));
+            }
+        });
     }
 }

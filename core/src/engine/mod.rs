@@ -8,11 +8,14 @@
 //! out.
 
 mod cpu_load;
+mod handle;
 mod hold_back;
 mod inbox;
 mod latch;
+mod lease;
 mod metrics;
 mod pace;
+mod permits;
 mod registry;
 mod request;
 mod sampler;
@@ -22,9 +25,16 @@ mod sequence;
 mod session;
 mod threads;
 mod ticket;
+pub(crate) mod totals;
 mod worker;
 
+pub(crate) use handle::Handle;
+#[cfg(feature = "tokio-runtime")]
+pub(crate) use latch::Latch;
+pub(crate) use lease::{Lease, Leases, check_size};
 pub use registry::close_all;
+#[cfg(feature = "tokio-runtime")]
+pub(crate) use registry::{Figures, all_metrics};
 pub(crate) use session::{Opening, Session};
 pub(crate) use ticket::{Batch, Reader};
 
@@ -34,8 +44,10 @@ use crate::{
     memory::SystemMemory,
     process,
 };
-use inbox::Inbox;
+use inbox::{Inbox, Resize};
+#[cfg(not(feature = "tokio-runtime"))]
 use latch::Latch;
+use lease::Resized;
 use metrics::Metrics;
 use pace::Pace;
 use request::Request;
@@ -81,11 +93,22 @@ impl registry::Close for Shared {
     fn close(&self) {
         self.inbox.close();
     }
+
+    #[cfg(feature = "tokio-runtime")]
+    fn figures(&self) -> Option<(String, EngineMetrics)> {
+        let model = self.model()?;
+        let metrics = self.read_metrics(kv_bytes_per_token(&model, &self.options));
+        Some((model.info().name.clone(), metrics))
+    }
 }
 
 impl Shared {
     fn model(&self) -> Option<Arc<Model>> {
         self.lock_model().clone()
+    }
+
+    fn read_metrics(&self, kv_bytes_per_token: u64) -> EngineMetrics {
+        self.metrics.read(self.inbox.n_waiting(), kv_bytes_per_token)
     }
 
     /// Nothing that can panic runs under the lock, so a poisoned one is whole.
@@ -187,7 +210,7 @@ impl Engine {
     }
 
     pub(crate) fn metrics(&self) -> EngineMetrics {
-        self.shared.metrics.read(self.shared.inbox.n_waiting(), self.kv_bytes_per_token)
+        self.shared.read_metrics(self.kv_bytes_per_token)
     }
 
     /// Whether the model takes requests.
@@ -208,12 +231,19 @@ impl Engine {
     }
 
     /// Validates and tokenizes on the caller's thread and hands the request to
-    /// the engine. `stream` says whether tokens are wanted one by one.
+    /// the engine. `stream` says whether tokens are wanted one by one; `lease`
+    /// is the one that the request belongs to, in a pool.
     ///
     /// # Errors
     /// `InvalidInput`, `PromptTooLong`, `Tokenization`, `QueueFull`, `Closed`;
     /// `Unsupported` in a forked child.
-    pub(crate) fn submit(&self, prompt: &str, config: StreamConfig, stream: bool) -> Result<Reader, MullamaError> {
+    pub(crate) fn submit(
+        &self,
+        prompt: &str,
+        config: StreamConfig,
+        stream: bool,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<Reader, MullamaError> {
         let submitted = Instant::now();
         let model = self.model()?;
         config.validate(model.n_vocab())?;
@@ -226,7 +256,7 @@ impl Engine {
         let ticket = ticket_of(&config, seed, &self.shared.options, self.shared.inbox.clone(), submitted, stream);
         let n_wanted = config.max_tokens;
         let reader = ticket.reader();
-        let request = Request::new(ticket, tokens, config, seed);
+        let request = Request::new(ticket, tokens, config, seed, lease);
         if n_wanted == 0 {
             // Nothing is to be computed. Nobody waits for the ticket yet.
             self.shared.metrics.completed.fetch_add(1, Ordering::Relaxed);
@@ -235,6 +265,28 @@ impl Engine {
             self.shared.inbox.submit(request)?;
         }
         Ok(reader)
+    }
+
+    /// How many sequences are served at once, now.
+    pub(crate) fn max_concurrent(&self) -> usize {
+        self.shared.inbox.max_concurrent()
+    }
+
+    /// Makes room for `n` sequences at once, if there is less. What runs goes
+    /// on. The latch tells when that is done.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub(crate) fn grow(&self, n: usize) -> Result<Arc<Resized>, MullamaError> {
+        let done = Arc::new(Latch::new());
+        self.shared.inbox.resize(Resize { n, done: Some(done.clone()) })?;
+        Ok(done)
+    }
+
+    /// Keeps room for `n` sequences alone, as soon as no more are served.
+    pub(crate) fn shrink(&self, n: usize) {
+        // Nothing is left to shrink of a closed engine.
+        let _ = self.shared.inbox.resize(Resize { n, done: None });
     }
 
     /// Ends the engine: requests end as `Closed`, then the memory is freed.
@@ -319,9 +371,9 @@ fn thread_name() -> String {
 /// The body of the engine's thread. A panic ends this engine alone.
 fn run(path: &Path, shared: &Arc<Shared>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| match load(path, shared) {
-        Ok((context, pace, limits)) => {
+        Ok((context, pace)) => {
             *shared.lock_model() = Some(context.model().clone());
-            let worker = Worker::new(shared.clone(), context, pace, limits);
+            let worker = Worker::new(shared.clone(), context, pace);
             shared.loaded.set(Ok(()));
             worker.run();
         }
@@ -329,6 +381,7 @@ fn run(path: &Path, shared: &Arc<Shared>) {
     }));
     // Lets nothing more in, also after a panic.
     shared.inbox.close();
+    while shared.inbox.next_resize().is_some() {}
     drop(shared.lock_model().take());
     if outcome.is_err() {
         shared.inbox.drain(&mut std::collections::VecDeque::new());
@@ -336,7 +389,7 @@ fn run(path: &Path, shared: &Arc<Shared>) {
     }
 }
 
-fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace, Limits), MullamaError> {
+fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaError> {
     let options = &shared.options;
     let mut progress = |share: f32| {
         let go_on = options.progress.as_ref().is_none_or(|progress| progress(share));
@@ -349,37 +402,42 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace, Limits), Mu
     }
     let params = LoadParams { gpu_layers: options.gpu_layers, use_mmap: options.use_mmap, progress: &mut progress };
     let model = Arc::new(Model::load(path, params)?);
-    let n_ctx = options.effective_cache_size();
-    let limits = Limits {
-        context_size: options.context_size,
-        max_concurrent: options.max_concurrent,
-        batch_size: options.batch_size,
-        cache_size: n_ctx,
-        threads: options.effective_threads(),
-    };
-    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
-    let needed = model.header().kv_bytes(n_ctx as u64, options.max_concurrent as u64, options.batch_size as u64, k, v);
-    check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent or context_size")?;
-    let threads_before = pace::threads_before();
-    let context = Context::new(
-        model,
-        &ContextParams {
-            n_ctx,
-            n_batch: options.batch_size,
-            n_seq_max: options.max_concurrent,
-            // At most one row of each sequence asks for logits.
-            n_outputs_max: options.max_concurrent,
-            n_threads: options.effective_threads(),
-            flash_attention: options.flash_attention,
-            type_k: options.kv_type_k,
-            type_v: options.kv_type_v,
-        },
-    )?;
+    let (context, pace) = new_context(model, options, options.max_concurrent)?;
     registry::close_at_exit();
     if !progress(1.0) {
         return Err(MullamaError::Cancelled);
     }
-    Ok((context, Pace::new(limits.threads, &threads_before), limits))
+    Ok((context, pace))
+}
+
+/// A context for `max_concurrent` sequences, and the pace of its threads.
+///
+/// # Errors
+/// `OutOfMemory`, `Context`.
+fn new_context(
+    model: Arc<Model>,
+    options: &ModelOptions,
+    max_concurrent: usize,
+) -> Result<(Context, Pace), MullamaError> {
+    let limits = Limits::new(options, max_concurrent);
+    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
+    let (n_ctx, n_batch) = (limits.cache_size, limits.batch_size);
+    let needed = model.header().kv_bytes(n_ctx as u64, max_concurrent as u64, n_batch as u64, k, v);
+    check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent or context_size")?;
+    let threads_before = pace::threads_before();
+    let params = ContextParams {
+        n_ctx,
+        n_batch,
+        n_seq_max: max_concurrent,
+        // At most one row of each sequence asks for logits.
+        n_outputs_max: max_concurrent,
+        n_threads: limits.threads,
+        flash_attention: options.flash_attention,
+        type_k: options.kv_type_k,
+        type_v: options.kv_type_v,
+    };
+    let context = Context::new(model, &params)?;
+    Ok((context, Pace::new(limits.threads, &threads_before)))
 }
 
 /// The tokens of a prompt. Special tokens in it are parsed, since chat prompts

@@ -2,7 +2,11 @@
 //! Their threads run llama.cpp's code, which must not go on while the exit
 //! destroys llama.cpp's static objects.
 
+#[cfg(feature = "tokio-runtime")]
+use crate::EngineMetrics;
 use crate::{llama::at_exit, process};
+#[cfg(feature = "tokio-runtime")]
+use std::sync::Arc;
 use std::{
     collections::BTreeMap,
     sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak},
@@ -16,6 +20,12 @@ const EXIT_LIMIT: Duration = Duration::from_secs(2);
 pub(super) trait Close: Send + Sync {
     /// Tells the thread to end; does not wait for it.
     fn close(&self);
+
+    /// The name of a model's engine and its figures; `None` for what is none.
+    #[cfg(feature = "tokio-runtime")]
+    fn figures(&self) -> Option<(String, EngineMetrics)> {
+        None
+    }
 }
 
 struct State {
@@ -71,6 +81,32 @@ pub fn close_all() {
         let Some(left) = limit.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { return };
         state = ENDED.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
     }
+}
+
+/// One engine's figures, with its model's name and its number in the process.
+#[cfg(feature = "tokio-runtime")]
+#[derive(Debug)]
+pub(crate) struct Figures {
+    pub(crate) number: u64,
+    pub(crate) model: String,
+    pub(crate) metrics: EngineMetrics,
+}
+
+/// The figures of all engines whose model is loaded, oldest first. Nothing in
+/// a forked child.
+#[cfg(feature = "tokio-runtime")]
+pub(crate) fn all_metrics() -> Vec<Figures> {
+    if process::is_forked_child() {
+        return Vec::new();
+    }
+    // Collected first, so that no other lock is taken under this one.
+    let owners: Vec<(u64, Arc<dyn Close>)> =
+        lock().running.iter().filter_map(|(&id, owner)| Some((id, owner.upgrade()?))).collect();
+    let figures = |(number, owner): (u64, Arc<dyn Close>)| {
+        let (model, metrics) = owner.figures()?;
+        Some(Figures { number, model, metrics })
+    };
+    owners.into_iter().filter_map(figures).collect()
 }
 
 /// Nothing that can panic runs under the lock, so a poisoned one is whole.

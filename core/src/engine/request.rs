@@ -1,7 +1,10 @@
 //! A request on its way to the engine, and the guard that ends it whatever
 //! happens on the engine's side.
 
-use super::ticket::{End, Ticket};
+use super::{
+    lease::Lease,
+    ticket::{End, Ticket},
+};
 use crate::{FinishReason, Generation, MullamaError, StreamConfig, Timings, TokenId, Usage};
 use std::{ops::Deref, sync::Arc, task::Waker, time::Instant};
 
@@ -13,11 +16,19 @@ pub(crate) struct Request {
     pub(super) config: StreamConfig,
     pub(super) seed: u64,
     pub(super) submitted: Instant,
+    /// Keeps the sequence of a pool's lease until the request has left.
+    pub(super) lease: Option<Arc<Lease>>,
 }
 
 impl Request {
-    pub(crate) fn new(ticket: Arc<Ticket>, prompt: Vec<TokenId>, config: StreamConfig, seed: u64) -> Self {
-        Self { ticket: Producer(Some(ticket)), prompt, config, seed, submitted: Instant::now() }
+    pub(crate) fn new(
+        ticket: Arc<Ticket>,
+        prompt: Vec<TokenId>,
+        config: StreamConfig,
+        seed: u64,
+        lease: Option<Arc<Lease>>,
+    ) -> Self {
+        Self { ticket: Producer(Some(ticket)), prompt, config, seed, submitted: Instant::now(), lease }
     }
 }
 
@@ -25,6 +36,8 @@ impl Request {
     /// Ends a request that never became a sequence.
     pub(super) fn finish(self, reason: FinishReason) -> Option<Waker> {
         let waited = self.submitted.elapsed();
+        // Who sees the end finds the lease free.
+        drop(self.lease);
         self.ticket.finish(Ok(Generation {
             text: String::new(),
             tokens: Vec::new(),
@@ -38,6 +51,7 @@ impl Request {
 
     /// Ends a request that never became a sequence with an error.
     pub(super) fn fail(self, error: MullamaError) -> Option<Waker> {
+        drop(self.lease);
         self.ticket.finish(Err(error))
     }
 }

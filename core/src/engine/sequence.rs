@@ -3,6 +3,7 @@
 
 use super::{
     hold_back::HoldBack,
+    lease::Lease,
     request::{Producer, Request},
     sampler::{self, Sampler},
     ticket::Ticket,
@@ -40,6 +41,8 @@ pub(super) struct Sequence {
     admitted: Instant,
     first_token: Option<Instant>,
     last_token: Instant,
+    /// The lease that the request belongs to, in a pool.
+    lease: Option<Arc<Lease>>,
 }
 
 /// What a new token led to.
@@ -53,7 +56,7 @@ pub(super) struct Advance {
 
 impl Sequence {
     pub(super) fn new(request: Request, seq_id: usize, age: u64, eog: &[TokenId], now: Instant) -> Self {
-        let Request { ticket, prompt, config, seed, submitted } = request;
+        let Request { ticket, prompt, config, seed, submitted, lease } = request;
         Self {
             ticket,
             seq_id,
@@ -74,6 +77,7 @@ impl Sequence {
             admitted: now,
             first_token: None,
             last_token: now,
+            lease,
         }
     }
 
@@ -106,6 +110,11 @@ impl Sequence {
 
     pub(super) fn n_past(&self) -> usize {
         self.n_past
+    }
+
+    /// Whether it is a request of that lease.
+    pub(super) fn is_of(&self, lease: &Arc<Lease>) -> bool {
+        self.lease.as_ref().is_some_and(|own| Arc::ptr_eq(own, lease))
     }
 
     pub(super) fn is_in_prefill(&self) -> bool {
@@ -197,6 +206,8 @@ impl Sequence {
 
     /// Ends the request with what it has.
     pub(super) fn finish(mut self, reason: FinishReason) -> Option<Waker> {
+        // Who sees the end finds the lease free.
+        drop(self.lease.take());
         // Empty unless the end came between two tokens.
         let rest = self.hold_back.finish();
         if !matches!(reason, FinishReason::StopString(_)) {
@@ -215,12 +226,14 @@ impl Sequence {
     }
 
     /// Ends the request with an error.
-    pub(super) fn fail(self, error: MullamaError) -> Option<Waker> {
+    pub(super) fn fail(mut self, error: MullamaError) -> Option<Waker> {
+        drop(self.lease.take());
         self.ticket.finish(Err(error))
     }
 
     /// Ends the request because its deadline passed.
     pub(super) fn time_out(mut self) -> Option<Waker> {
+        drop(self.lease.take());
         let rest = self.hold_back.finish();
         self.text.push_str(&rest);
         let after_ms = self.ticket.timeout_ms;

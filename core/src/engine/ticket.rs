@@ -2,6 +2,7 @@
 //! the way a cancellation comes in. The engine's thread writes tokens; one
 //! reader takes them, from any thread.
 
+use super::totals;
 use crate::{FinishReason, Generation, MullamaError, Timings, TokenData, Usage, process};
 use std::{
     collections::VecDeque,
@@ -86,6 +87,19 @@ impl Deref for Reader {
     }
 }
 
+#[cfg(feature = "tokio-runtime")]
+impl Reader {
+    /// Cancels the request when it is called; does not keep the ticket.
+    pub(crate) fn canceller(&self) -> impl FnOnce() + Send + 'static {
+        let ticket = Arc::downgrade(&self.0);
+        move || {
+            if let Some(ticket) = ticket.upgrade() {
+                ticket.cancel();
+            }
+        }
+    }
+}
+
 impl Drop for Reader {
     fn drop(&mut self) {
         self.0.cancel();
@@ -163,11 +177,15 @@ impl Ticket {
         })
     }
 
-    /// Waits for the end, past all tokens.
+    /// Waits for the end, past all tokens. Who waits wants the whole result or
+    /// none, so what was cancelled is an error.
     pub(crate) fn poll_result(&self, context: &mut Context<'_>) -> Poll<End> {
         process::check()?;
         let mut state = self.lock();
         match std::mem::replace(&mut state.end, Ending::Taken) {
+            Ending::Ended(Ok(generation)) if generation.finish_reason == FinishReason::Cancelled => {
+                Poll::Ready(Err(MullamaError::Cancelled))
+            }
             Ending::Ended(end) => Poll::Ready(end),
             Ending::Taken => Poll::Ready(Err(MullamaError::Internal("a result was asked for twice".to_owned()))),
             Ending::Running => {
@@ -273,6 +291,9 @@ impl Ticket {
             state.usage = generation.usage;
             state.timings = generation.timings;
             state.finish_reason = Some(generation.finish_reason.clone());
+            if generation.finish_reason != FinishReason::Cancelled {
+                totals::add(generation.timings.total());
+            }
         }
         state.end = Ending::Ended(end);
         state.waker.take()

@@ -6,14 +6,14 @@
 //! anything about languages or runtimes.
 
 use super::{
-    Shared,
+    Shared, new_context,
     pace::Pace,
     request::Request,
     scheduler::{self, Candidate, StepCost},
     sequence::{InFlight, Sequence},
 };
 use crate::{
-    FinishReason, MullamaError, TokenId,
+    FinishReason, ModelOptions, MullamaError, TokenId,
     llama::{Batch, Context, DecodeError},
 };
 use std::{
@@ -40,6 +40,19 @@ pub(super) struct Limits {
     pub(super) threads: usize,
 }
 
+impl Limits {
+    /// Those of a model's options with room for `max_concurrent` sequences.
+    pub(super) fn new(options: &ModelOptions, max_concurrent: usize) -> Self {
+        Self {
+            context_size: options.context_size,
+            max_concurrent,
+            batch_size: options.batch_size.max(max_concurrent),
+            cache_size: options.cache_size_for(max_concurrent),
+            threads: options.effective_threads(),
+        }
+    }
+}
+
 /// See the module.
 pub(super) struct Worker {
     shared: Arc<Shared>,
@@ -53,6 +66,8 @@ pub(super) struct Worker {
     /// Sequences that had to give up their memory, oldest first. They come
     /// back, from their first token on, when another has ended.
     preempted: VecDeque<Sequence>,
+    /// Sequences to keep when no more than these are served.
+    shrink_to: Option<usize>,
     /// No sequence comes back from `preempted` and none is admitted until one
     /// ends: the memory is full.
     memory_is_full: bool,
@@ -67,19 +82,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, mut context: Context, pace: Pace, limits: Limits) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, context: Context, pace: Pace) -> Self {
         let can_go_back = !context.model().header().recurrent;
-        let in_flight = Rc::new(RefCell::new(InFlight::new(can_go_back)));
-        let check = {
-            let (in_flight, shared) = (in_flight.clone(), shared.clone());
-            move || {
-                let now = Instant::now();
-                shared.inbox.is_closing() || in_flight.borrow().is_not_worth_it(now)
-            }
-        };
-        context.set_abort_check(check);
+        let limits = Limits::new(&shared.options, shared.options.max_concurrent);
         shared.metrics.threads.store(limits.threads, Relaxed);
-        Self {
+        let mut worker = Self {
             eog: context.model().eog_tokens(),
             batch: Batch::new(limits.batch_size),
             shared,
@@ -88,13 +95,23 @@ impl Worker {
             waiting: VecDeque::new(),
             active: Vec::new(),
             preempted: VecDeque::new(),
+            shrink_to: None,
             memory_is_full: false,
             next_age: 0,
             cost: StepCost::default(),
             pace,
-            in_flight,
+            in_flight: Rc::new(RefCell::new(InFlight::new(can_go_back))),
             wakers: Vec::new(),
-        }
+        };
+        worker.watch_cancellations();
+        worker
+    }
+
+    /// Lets a step of the context stop when it is not worth its time.
+    fn watch_cancellations(&mut self) {
+        let (in_flight, shared) = (self.in_flight.clone(), self.shared.clone());
+        self.context
+            .set_abort_check(move || shared.inbox.is_closing() || in_flight.borrow().is_not_worth_it(Instant::now()));
     }
 
     /// Runs until the inbox closes. Whatever is left then ends as `Closed`.
@@ -105,6 +122,7 @@ impl Worker {
                 break;
             }
             self.drop_what_is_over(Instant::now());
+            self.resize();
             self.admit();
             self.wake_readers();
             let rows = self.plan();
@@ -116,6 +134,59 @@ impl Worker {
             }
         }
         self.close();
+    }
+
+    /// Serves more sequences at once, or fewer, if that was asked for.
+    fn resize(&mut self) {
+        while let Some(resize) = self.shared.inbox.next_resize() {
+            match &resize.done {
+                None => self.shrink_to = Some(resize.n),
+                Some(done) => {
+                    self.shrink_to = self.shrink_to.filter(|&n| n >= resize.n);
+                    done.set(if resize.n > self.limits.max_concurrent {
+                        self.rebuild(resize.n)
+                    } else {
+                        Ok(())
+                    });
+                }
+            }
+        }
+        let Some(n) = self.shrink_to.filter(|&n| self.active.len() + self.preempted.len() <= n) else { return };
+        self.shrink_to = None;
+        if n < self.limits.max_concurrent
+            && let Err(error) = self.rebuild(n)
+        {
+            tracing::warn!(%error, "the memory of a smaller pool could not be given back");
+        }
+    }
+
+    /// Goes over to a new context, with room for `max_concurrent` sequences,
+    /// over the same weights. What the sequences have computed moves with them.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, `Context`; nothing is changed then.
+    fn rebuild(&mut self, max_concurrent: usize) -> Result<(), MullamaError> {
+        let limits = Limits::new(&self.shared.options, max_concurrent);
+        let model = self.context.model().clone();
+        let (mut context, pace) = new_context(model, &self.shared.options, max_concurrent)?;
+        for (seq_id, sequence) in self.active.iter_mut().enumerate() {
+            let moved = self
+                .context
+                .sequence_state(sequence.seq_id)
+                .is_some_and(|state| context.set_sequence_state(seq_id, &state));
+            if !moved {
+                context.clear_sequence(seq_id);
+                sequence.rewind(0);
+            }
+            sequence.seq_id = seq_id;
+        }
+        (self.context, self.pace, self.limits) = (context, pace, limits);
+        self.shared.metrics.threads.store(limits.threads, Relaxed);
+        self.batch = Batch::new(limits.batch_size);
+        self.memory_is_full = false;
+        self.watch_cancellations();
+        self.shared.inbox.set_max_concurrent(max_concurrent);
+        Ok(())
     }
 
     /// Ends everything that was cancelled or is past its deadline.
@@ -171,8 +242,10 @@ impl Worker {
                 let Some(mut sequence) = self.preempted.pop_front() else { break };
                 sequence.seq_id = seq_id;
                 sequence
-            } else if self.waiting.front().is_some_and(|request| has_room(request.prompt.len())) {
-                let Some(request) = self.waiting.pop_front() else { break };
+            } else if let Some(next) = self.next_request()
+                && has_room(self.waiting[next].prompt.len())
+            {
+                let Some(request) = self.waiting.remove(next) else { break };
                 self.shared.inbox.left_queue();
                 self.next_age += 1;
                 Sequence::new(request, seq_id, self.next_age, &self.eog, Instant::now())
@@ -182,6 +255,15 @@ impl Worker {
             self.active.push(sequence);
         }
         self.note_load();
+    }
+
+    /// The oldest request whose turn it is: of those of one lease only one is
+    /// served at a time, so that a lease never takes another's sequence.
+    fn next_request(&self) -> Option<usize> {
+        self.waiting.iter().position(|request| {
+            let mut served = self.active.iter().chain(&self.preempted);
+            request.lease.as_ref().is_none_or(|lease| !served.any(|sequence| sequence.is_of(lease)))
+        })
     }
 
     /// The lowest id that no active sequence has.

@@ -335,14 +335,12 @@ impl Context {
 
     /// One sequence's memory, for another context over the same model with the
     /// same number types. `None` when there is no memory for a copy.
-    #[allow(dead_code, reason = "what moves sequences between contexts builds on it")]
     pub(crate) fn sequence_state(&mut self, seq_id: usize) -> Option<Vec<u8>> {
         self.read_state(self.seq_id(seq_id)).ok()
     }
 
     /// Replaces a sequence's memory by one that [`Self::sequence_state`] gave.
     /// `false` when it does not fit; the sequence is empty then.
-    #[allow(dead_code, reason = "what moves sequences between contexts builds on it")]
     pub(crate) fn set_sequence_state(&mut self, seq_id: usize, state: &[u8]) -> bool {
         let done = self.write_state(self.seq_id(seq_id), state).is_ok();
         if !done {

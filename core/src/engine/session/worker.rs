@@ -217,7 +217,7 @@ impl Worker {
         let seed = seed_of(&config);
         let ticket = ticket_of(&config, seed, &self.shared.model_options, self.shared.inbox.clone(), submitted, true);
         let reader = ticket.reader();
-        let request = Request::new(ticket, history.tokens(GENERATING), config, seed);
+        let request = Request::new(ticket, history.tokens(GENERATING), config, seed, None);
         let n_cached = history.evaluated(GENERATING);
         let sequence = Sequence::new(request, GENERATING, 0, &self.eog, Instant::now()).resume(n_cached);
         Ok((sequence, reader))

@@ -3,6 +3,7 @@
 use crate::{
     api::{Api, Streamed},
     convert,
+    objects::{self, Objects},
     value::{length, list, text},
 };
 use mullama_test_support::{Corruption, Kind, TinyModel, lora, model::demo_model_path};
@@ -11,6 +12,7 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
 };
 use tempfile::TempDir;
@@ -40,17 +42,33 @@ impl<A: Api> World<A> {
         self.models.entry(format!("{name} {load}")).or_insert_with(|| fresh(self.folder.path())).clone()
     }
 
-    pub(crate) fn outcome(&self, model: &A::Model, call: &str, with: &Value) -> Outcome {
-        outcome::<A>(self.folder.path(), model, call, with)
+    /// What the calls of a case share.
+    pub(crate) fn scene(&self, model_name: &str, model: A::Model) -> Arc<Scene<A>> {
+        let folder = self.folder.path().to_owned();
+        Arc::new(Scene { model_path: file(&folder, model_name), folder, model, objects: Objects::new() })
     }
 }
 
-fn outcome<A: Api>(folder: &Path, model: &A::Model, call: &str, with: &Value) -> Outcome {
+/// A case's model and the objects it has made.
+pub(crate) struct Scene<A: Api> {
+    folder: PathBuf,
+    pub(crate) model_path: PathBuf,
+    pub(crate) model: A::Model,
+    pub(crate) objects: Objects<A>,
+}
+
+impl<A: Api> Scene<A> {
+    /// The path of a file of that name that the case makes.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.state"))
+    }
+}
+
+pub(crate) fn outcome<A: Api>(scene: &Arc<Scene<A>>, call: &str, with: &Value) -> Outcome {
     let failed = |error| convert::error(&error);
+    let (folder, model) = (scene.folder.as_path(), &scene.model);
     match call {
-        "generate" => A::generate_with(model, text(&with["prompt"]), convert::stream_config(&with["options"]))
-            .map(|generation| convert::generation(&generation))
-            .map_err(failed),
+        "generate" => generate::<A>(model, with),
         "generate_text" => {
             let max_tokens = with["max_tokens"].as_u64().expect("a count") as usize;
             A::generate(model, text(&with["prompt"]), max_tokens).map(Value::from).map_err(failed)
@@ -81,18 +99,33 @@ fn outcome<A: Api>(folder: &Path, model: &A::Model, call: &str, with: &Value) ->
         "info" => Ok(convert::info(&A::info(model))),
         "metadata" => Ok(json!(A::metadata(model))),
         "metrics" => Ok(convert::metrics(&A::metrics(model))),
+        "placement" => Ok(convert::placement(&A::placement(model))),
         "is_ready" => Ok(json!(A::is_ready(model))),
         "close" => {
             A::close(model);
             Ok(Value::Null)
         }
-        "together" => Ok(together::<A>(folder, model, &with["calls"])),
+        "together" => Ok(together::<A>(scene, &with["calls"])),
         "value" => Ok(with["of"].clone()),
-        _ => panic!("there is no call '{call}'"),
+        _ => objects::outcome(scene, call, with),
     }
 }
 
-fn streamed(found: Streamed) -> Outcome {
+pub(crate) fn generate<A: Api>(model: &A::Model, with: &Value) -> Outcome {
+    A::generate_with(model, text(&with["prompt"]), convert::stream_config(&with["options"]))
+        .map(|generation| convert::generation(&generation))
+        .map_err(|error| convert::error(&error))
+}
+
+/// An outcome as a value.
+pub(crate) fn told(outcome: Outcome) -> Value {
+    match outcome {
+        Ok(result) => json!({ "result": result }),
+        Err(error) => json!({ "error": error }),
+    }
+}
+
+pub(crate) fn streamed(found: Streamed) -> Outcome {
     let Some(error) = found.error else {
         return Ok(convert::stream(&found.items, found.finish_reason.as_ref(), found.usage, found.seed));
     };
@@ -102,12 +135,9 @@ fn streamed(found: Streamed) -> Outcome {
 }
 
 /// All calls at once, each from a thread of its own.
-fn together<A: Api>(folder: &Path, model: &A::Model, calls: &Value) -> Value {
+fn together<A: Api>(scene: &Arc<Scene<A>>, calls: &Value) -> Value {
     assert!(length(calls) > 1, "{calls}");
-    let one = |call: &Value| match outcome::<A>(folder, model, text(&call["call"]), &call["with"]) {
-        Ok(result) => json!({ "result": result }),
-        Err(error) => json!({ "error": error }),
-    };
+    let one = |call: &Value| told(outcome(scene, text(&call["call"]), &call["with"]));
     thread::scope(|scope| {
         let threads: Vec<_> = list(calls).iter().map(|call| scope.spawn(|| one(call))).collect();
         threads.into_iter().map(|thread| thread.join().expect("a call does not panic")).collect()

@@ -2,11 +2,12 @@
 
 use crate::value::{float, list, text};
 use mullama::{
-    EngineMetrics, FinishReason, Generation, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenData, TokenId,
-    TokenLogprob, Usage, timeout_from_ms,
+    BackendInfo, Batch, ContextOptions, DeviceInfo, EngineMetrics, FinishReason, Generation, LayerPlacement, ModelInfo,
+    ModelOptions, MullamaError, PoolStats, RuntimeMetrics, StreamConfig, TokenData, TokenId, TokenLogprob, Usage,
+    WorkerStatus, timeout_from_ms,
 };
 use serde_json::{Map, Value, json};
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 /// # Panics
 /// On an option that Rust does not have, or a value that its type can't hold:
@@ -64,11 +65,45 @@ pub(crate) fn model_options(options: &Value) -> ModelOptions {
     model
 }
 
+/// # Panics
+/// As [`stream_config`].
+pub(crate) fn context_options(options: &Value) -> ContextOptions {
+    let mut context = ContextOptions::default();
+    let kind = |value| Some(text(value).parse().expect("a wrong name is no case for Rust"));
+    for (name, value) in object(options) {
+        match name.as_str() {
+            "context_size" => context.context_size = Some(count(value)),
+            "max_sequences" => context.max_sequences = count(value),
+            "batch_size" => context.batch_size = Some(count(value)),
+            "threads" => context.threads = Some(count(value)),
+            "flash_attention" => context.flash_attention = Some(switch(value)),
+            "kv_type_k" => context.kv_type_k = kind(value),
+            "kv_type_v" => context.kv_type_v = kind(value),
+            _ => panic!("Rust has no option '{name}'"),
+        }
+    }
+    context
+}
+
+pub(crate) fn batch(rows: &Value) -> Batch {
+    let tokens = |value| list(value).iter().map(token).collect::<Vec<_>>();
+    let mut batch = Batch::new();
+    for row in list(rows) {
+        if row.get("token").is_some() {
+            let logits = row.get("logits").is_some_and(switch);
+            batch.add(token(&row["token"]), count(&row["position"]), &tokens(&row["seq_ids"]), logits);
+        } else {
+            batch.add_sequence(token(&row["seq_id"]), &tokens(&row["tokens"]));
+        }
+    }
+    batch
+}
+
 fn object(options: &Value) -> impl Iterator<Item = (&String, &Value)> {
     options.as_object().into_iter().flatten()
 }
 
-fn count(value: &Value) -> usize {
+pub(crate) fn count(value: &Value) -> usize {
     let count = value.as_u64().unwrap_or_else(|| panic!("expected a count, got {value}"));
     usize::try_from(count).expect("these tests need 64 bits")
 }
@@ -181,6 +216,62 @@ pub(crate) fn metrics(metrics: &EngineMetrics) -> Value {
         "threads": metrics.threads,
         "cache_bytes": metrics.cache_bytes,
     })
+}
+
+pub(crate) fn pool_stats(stats: &PoolStats) -> Value {
+    json!({
+        "size": stats.size,
+        "available": stats.available,
+        "in_use": stats.in_use,
+        "waiting": stats.waiting,
+        "acquired_total": stats.acquired_total,
+        "wait_ms_avg": stats.wait_ms_avg,
+    })
+}
+
+pub(crate) fn runtime_metrics(metrics: &RuntimeMetrics) -> Value {
+    json!({
+        "active_tasks": metrics.active_tasks,
+        "completed_tasks": metrics.completed_tasks,
+        "worker_threads": metrics.worker_threads,
+        "blocking_threads": metrics.blocking_threads,
+        "total_generations": metrics.total_generations,
+        "avg_generation_ms": metrics.avg_generation_ms,
+        "uptime_seconds": metrics.uptime_seconds,
+    })
+}
+
+pub(crate) fn statuses(statuses: &HashMap<String, WorkerStatus>) -> Value {
+    let status = |status: &WorkerStatus| match status {
+        WorkerStatus::Running => json!({ "state": "running", "message": null }),
+        WorkerStatus::Completed => json!({ "state": "completed", "message": null }),
+        WorkerStatus::Failed(message) => json!({ "state": "failed", "message": message }),
+        WorkerStatus::Panicked(message) => json!({ "state": "panicked", "message": message }),
+        WorkerStatus::Stopped => json!({ "state": "stopped", "message": null }),
+    };
+    statuses.iter().map(|(name, it)| (name.clone(), status(it))).collect::<Map<_, _>>().into()
+}
+
+pub(crate) fn backends(backends: &[BackendInfo]) -> Value {
+    backends.iter().map(|it| json!({ "name": it.name, "n_devices": it.n_devices })).collect()
+}
+
+pub(crate) fn devices(devices: &[DeviceInfo]) -> Value {
+    let device = |it: &DeviceInfo| {
+        json!({
+            "name": it.name,
+            "description": it.description,
+            "backend": it.backend,
+            "kind": it.kind.name(),
+            "memory_free": it.memory_free,
+            "memory_total": it.memory_total,
+        })
+    };
+    devices.iter().map(device).collect()
+}
+
+pub(crate) fn placement(layers: &[LayerPlacement]) -> Value {
+    layers.iter().map(|it| json!({ "device": it.device, "n_layers": it.n_layers })).collect()
 }
 
 pub(crate) fn error(error: &MullamaError) -> Value {

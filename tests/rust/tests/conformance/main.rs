@@ -7,16 +7,18 @@ mod api;
 mod calls;
 mod convert;
 mod expectation;
+mod objects;
 mod value;
 
 use api::{Api, Asynchronous, Blocking};
-use calls::{Outcome, World};
+use calls::{Outcome, Scene, World, outcome};
+use objects::needs_tasks;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::{
     fs,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 #[derive(Deserialize)]
@@ -91,17 +93,28 @@ fn run_all<A: Api>() {
 
 fn run_case<A: Api>(world: &mut World<A>, file: &File, case: &Case) -> Result<(), String> {
     let load = case.load.as_ref().unwrap_or(&file.load);
-    let model = world.model(case.model.as_ref().unwrap_or(&file.model), load, case.own_model);
+    let name = case.model.as_ref().unwrap_or(&file.model);
+    let model = world.model(name, load, case.own_model);
+    let scene = world.scene(name, model);
+    let result = run_steps(&scene, case);
+    scene.objects.close();
+    if case.own_model {
+        A::close(&scene.model);
+    }
+    result
+}
+
+fn run_steps<A: Api>(scene: &Arc<Scene<A>>, case: &Case) -> Result<(), String> {
+    if A::for_tasks(&scene.model).is_none() && case.steps.iter().any(|step| needs_tasks(&step.call)) {
+        return Ok(());
+    }
     let mut saved = Map::new();
     for (index, step) in case.steps.iter().enumerate().filter(|(_, step)| applies(step.languages.as_ref())) {
-        let outcome = world.outcome(&model, &step.call, &value::resolve(&step.with, &saved));
+        let outcome = outcome(scene, &step.call, &value::resolve(&step.with, &saved));
         let result = check(step, outcome, &saved).map_err(|fault| format!("step {}: {fault}", index + 1))?;
         if let Some(name) = &step.save {
             saved.insert(name.clone(), result);
         }
-    }
-    if case.own_model {
-        A::close(&model);
     }
     Ok(())
 }

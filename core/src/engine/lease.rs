@@ -1,0 +1,178 @@
+//! A pool's leases: permits on one engine, each good for one of its sequences.
+//!
+//! There are never more leases out than the engine has sequences, and each has
+//! one request served at a time (`Worker::admit`), so none waits for another.
+//! A lease is back when its handle is dropped and its last request has left
+//! the engine. Any thread may call what is here.
+
+use super::{Engine, latch::Latch, permits::Permits};
+use crate::{MullamaError, config::MAX_SEQUENCES};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// An engine whose requests need a lease.
+pub(crate) struct Leases {
+    engine: Arc<Engine>,
+    permits: Arc<Permits>,
+    /// One permit: who changes the size goes after the one before.
+    turn: Arc<Permits>,
+    /// The engine is being enlarged for a size that the permits do not have
+    /// yet, so it must not be made smaller to fit theirs.
+    growing: Mutex<bool>,
+}
+
+/// The right to one sequence. Held by the handle and by each of its requests.
+pub(crate) struct Lease {
+    leases: Arc<Leases>,
+    /// Set when the handle was dropped: nothing more may be submitted.
+    returned: AtomicBool,
+}
+
+impl Leases {
+    pub(crate) fn new(engine: Arc<Engine>, size: usize) -> Arc<Self> {
+        let leases = Self {
+            engine,
+            permits: Arc::new(Permits::new(size, "the pool")),
+            turn: Arc::new(Permits::new(1, "the pool")),
+            growing: Mutex::new(false),
+        };
+        Arc::new(leases)
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub(crate) fn permits(&self) -> &Permits {
+        &self.permits
+    }
+
+    /// Waits for a lease.
+    ///
+    /// # Errors
+    /// `Closed`; `Unsupported` in a forked child.
+    pub(crate) async fn acquire(self: &Arc<Self>) -> Result<Arc<Lease>, MullamaError> {
+        crate::process::check()?;
+        self.permits.acquire().await?;
+        Ok(self.lease())
+    }
+
+    /// A lease if one is free and nobody waits for it.
+    ///
+    /// # Errors
+    /// As [`Leases::acquire`].
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Result<Option<Arc<Lease>>, MullamaError> {
+        crate::process::check()?;
+        Ok(self.permits.try_acquire()?.then(|| self.lease()))
+    }
+
+    fn lease(self: &Arc<Self>) -> Arc<Lease> {
+        Arc::new(Lease { leases: self.clone(), returned: AtomicBool::new(false) })
+    }
+
+    /// Changes how many leases there may be. Growing waits until the engine
+    /// has sequences for them.
+    ///
+    /// # Errors
+    /// `InvalidInput`, `OutOfMemory`, `Context`, `Closed`; the size stays then.
+    pub(crate) async fn resize(&self, size: usize) -> Result<(), MullamaError> {
+        check_size(size)?;
+        crate::process::check()?;
+        self.turn.acquire().await?;
+        let _turn = Turn(&self.turn);
+        if size > self.permits.counts().size {
+            let _growing = Growing::begin(self);
+            self.engine.grow(size)?.wait().await?;
+            self.permits.resize(size);
+        } else {
+            self.permits.resize(size);
+            self.shrink_engine();
+        }
+        Ok(())
+    }
+
+    /// Ends all waits and the engine.
+    pub(crate) async fn close(&self) {
+        if crate::process::is_forked_child() {
+            return;
+        }
+        self.turn.close();
+        self.permits.close();
+        self.engine.close().await;
+    }
+
+    /// Gives back the memory of sequences that no lease can use any more.
+    fn shrink_engine(&self) {
+        // Held until the engine knows, so that what grows it comes after.
+        let growing = self.lock_growing();
+        let counts = self.permits.counts();
+        if !*growing && counts.in_use <= counts.size && counts.size < self.engine.max_concurrent() {
+            self.engine.shrink(counts.size);
+        }
+    }
+
+    /// Nothing that can panic runs under the lock, so a poisoned one is whole.
+    fn lock_growing(&self) -> MutexGuard<'_, bool> {
+        self.growing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// # Errors
+/// `InvalidInput`.
+pub(crate) fn check_size(size: usize) -> Result<(), MullamaError> {
+    if (1..=MAX_SEQUENCES).contains(&size) {
+        return Ok(());
+    }
+    Err(MullamaError::invalid("size", size, format!("use 1 to {MAX_SEQUENCES}")))
+}
+
+/// The result of a change of an engine's size.
+pub(crate) type Resized = Latch<Result<(), MullamaError>>;
+
+struct Turn<'a>(&'a Permits);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+struct Growing<'a>(&'a Leases);
+
+impl<'a> Growing<'a> {
+    fn begin(leases: &'a Leases) -> Self {
+        *leases.lock_growing() = true;
+        Self(leases)
+    }
+}
+
+impl Drop for Growing<'_> {
+    fn drop(&mut self) {
+        *self.0.lock_growing() = false;
+        // After an error, or a wait that was given up, the engine may be
+        // larger than the permits are.
+        self.0.shrink_engine();
+    }
+}
+
+impl Lease {
+    pub(crate) fn give_back(&self) {
+        self.returned.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_returned(&self) -> bool {
+        self.returned.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if crate::process::is_forked_child() {
+            return;
+        }
+        self.leases.permits.release();
+        self.leases.shrink_engine();
+    }
+}
