@@ -3,10 +3,10 @@
 use crate::{KINDS, Tiny, assert_agree, generate, long_text, read, refused};
 use mullama::{AsyncContext, Batch, ContextOptions, MullamaError, SeqId, TokenId, reference};
 use mullama_test_support::{Kind, TinyModel, model::demo_model_path};
-use mullama_tests::{exactly, run};
+use mullama_tests::{exactly, options, run};
 use std::sync::Arc;
 
-const PROMPTS: [&str; 4] = ["Once upon a time", "The capital of France is", "def fibonacci(n):", "1, 2, 3, 4,"];
+const PROMPTS: [&str; 2] = ["The capital of France is", "1, 2, 3, 4,"];
 
 fn sequences(sequences: &[(SeqId, &[TokenId])]) -> Batch {
     let mut batch = Batch::new();
@@ -29,9 +29,9 @@ async fn greedy(context: &mut AsyncContext, prompts: &[Vec<TokenId>], n: usize) 
 
 #[test]
 fn one_sequence_gives_the_greedy_tokens_of_a_naive_loop() {
+    let expected = reference::greedy(&demo_model_path(), &PROMPTS, 10).unwrap();
     run(async {
-        let model = Arc::new(mullama::AsyncModel::load(demo_model_path()).await.unwrap());
-        let expected = reference::greedy(&demo_model_path(), &PROMPTS, 12).unwrap();
+        let model = Arc::new(mullama::AsyncModel::load_with(demo_model_path(), options()).await.unwrap());
         for (prompt, expected) in PROMPTS.iter().zip(expected) {
             let mut context = AsyncContext::new(model.clone()).await.unwrap();
             let prompt = model.tokenize(prompt, true, true).unwrap();
@@ -47,13 +47,15 @@ fn several_sequences_do_not_see_each_other() {
         for kind in KINDS {
             let tiny = Tiny::load(TinyModel::new(kind).seed(9)).await;
             let prompts: Vec<_> = (0..4).map(|i| tiny.tokens(&long_text(20 + 30 * i)[i..])).collect();
+            let mut n_sure = 0;
             let mut together = tiny.context().await;
             let got = greedy(&mut together, &prompts, 15).await;
             for (prompt, got) in prompts.iter().zip(got) {
                 let mut alone = tiny.context().await;
                 let expected = alone.generate_stream_with(prompt, exactly(15).logprobs(2)).await.unwrap();
-                assert_agree(&read(expected).await, &got, &format!("{kind:?}"));
+                n_sure += assert_agree(&read(expected).await, &got, &format!("{kind:?}"));
             }
+            assert!(n_sure >= 15, "{kind:?}: only {n_sure}");
         }
     });
 }
@@ -72,6 +74,7 @@ fn rows_that_sequences_share_are_those_of_each() {
             }
             endings.iter().enumerate().for_each(|(id, ending)| batch.add_sequence(id as SeqId, ending));
             let first = context.process_batch(vec![batch]).await.unwrap().remove(0);
+            let mut n_sure = 0;
             let next: Vec<Vec<TokenId>> = first.iter().map(|token| vec![*token]).collect();
             let rest = greedy(&mut context, &next, 14).await;
             for (id, ending) in endings.iter().enumerate() {
@@ -79,8 +82,9 @@ fn rows_that_sequences_share_are_those_of_each() {
                 let mut alone = tiny.context().await;
                 let expected = alone.generate_stream_with(&prompt, exactly(15).logprobs(2)).await.unwrap();
                 let got = [vec![first[id]], rest[id].clone()].concat();
-                assert_agree(&read(expected).await, &got, &format!("{kind:?}, sequence {id}"));
+                n_sure += assert_agree(&read(expected).await, &got, &format!("{kind:?}, sequence {id}"));
             }
+            assert!(n_sure >= 15, "{kind:?}: only {n_sure}");
         }
     });
 }

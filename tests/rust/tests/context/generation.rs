@@ -154,7 +154,8 @@ fn appended_tokens_see_all_before_them() {
             let history: Vec<TokenId> = [one, generated, two].concat();
             let mut fresh = tiny.context().await;
             let expected = read(fresh.generate_stream_with(&history, exactly(20).logprobs(2)).await.unwrap()).await;
-            assert_agree(&expected, &got, &format!("{kind:?}"));
+            let n_sure = assert_agree(&expected, &got, &format!("{kind:?}"));
+            assert!(n_sure >= 5, "{kind:?}: only {n_sure}");
         }
     });
 }
@@ -231,14 +232,14 @@ fn asking_for_no_token_only_appends() {
 fn the_real_model_goes_on_token_for_token() {
     run(async {
         let path = mullama_test_support::model::demo_model_path();
-        let model = std::sync::Arc::new(mullama::AsyncModel::load(path).await.unwrap());
+        let model = std::sync::Arc::new(mullama::AsyncModel::load_with(path, mullama_tests::options()).await.unwrap());
         let prompt = model.tokenize("Once upon a time", true, false).unwrap();
         for seed in [None, Some(7)] {
             let mut whole = mullama::AsyncContext::new(model.clone()).await.unwrap();
-            let expected = generate(&mut whole, &prompt, config(seed, 40)).await;
+            let expected = generate(&mut whole, &prompt, config(seed, 20)).await;
             let mut context = mullama::AsyncContext::new(model.clone()).await.unwrap();
-            let mut got = generate(&mut context, &prompt, config(seed, 17)).await;
-            got.extend(generate(&mut context, &[], config(seed, 23)).await);
+            let mut got = generate(&mut context, &prompt, config(seed, 8)).await;
+            got.extend(generate(&mut context, &[], config(seed, 12)).await);
             assert_eq!(got, expected);
         }
     });

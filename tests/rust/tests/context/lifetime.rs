@@ -69,7 +69,7 @@ fn a_dropped_batch_stays_and_is_evaluated_by_the_next_call() {
             assert!(n == prompt.len() || n == 0, "{n} tokens");
             if n == prompt.len() {
                 let got = generate(&mut context, &[], exactly(10)).await;
-                crate::assert_agree(&expected, &got, "a dropped batch");
+                assert!(crate::assert_agree(&expected, &got, "a dropped batch") >= 3);
             }
         }
     });

@@ -84,12 +84,13 @@ fn sure(expected: &[TokenData]) -> Vec<TokenId> {
     expected.iter().take_while(is_sure).map(|token| token.token_id).collect()
 }
 
-/// Compares greedy tokens that were computed in other batches.
-fn assert_agree(expected: &[TokenData], got: &[TokenId], what: &str) {
+/// Compares greedy tokens that were computed in other batches. Gives how many
+/// were sure: a test wants some.
+fn assert_agree(expected: &[TokenData], got: &[TokenId], what: &str) -> usize {
     let sure = sure(expected);
-    assert!(sure.len() >= 5, "only {} tokens of {what} are sure", sure.len());
     let n = sure.len().min(got.len());
     assert_eq!(sure[..n], got[..n], "{what}");
+    n
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T, MullamaError>, field: &str) {

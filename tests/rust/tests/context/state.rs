@@ -122,7 +122,8 @@ fn a_larger_context_takes_a_state_and_truncates_it() {
             assert_eq!(other.n_past(), prompt.len() + 30);
             other.truncate(prompt.len()).await.unwrap();
             let got = generate(&mut other, &[], exactly(30)).await;
-            assert_agree(&expected, &got, &format!("{kind:?}"));
+            let n_sure = assert_agree(&expected, &got, &format!("{kind:?}"));
+            assert!(n_sure >= 5, "{kind:?}: only {n_sure}");
         }
     });
 }
