@@ -215,6 +215,14 @@ impl AsyncContext {
         self.session.truncate(n)?.await
     }
 
+    /// Another handle on the same context, for languages that have no `&mut`.
+    /// A call takes its place in the order when its future is polled first.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { session: self.session.clone() }
+    }
+
     /// How many tokens sequence 0 holds. Grows while a stream generates.
     #[must_use]
     pub fn n_past(&self) -> usize {
