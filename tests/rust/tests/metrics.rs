@@ -105,7 +105,9 @@ fn threads_are_those_that_exist() {
         let all_there = Arc::new(Barrier::new(3));
         let tasks = (0..3).map(|_| {
             let all_there = all_there.clone();
-            runtime.spawn_blocking(move || drop(all_there.wait()))
+            runtime.spawn_blocking(move || {
+                all_there.wait();
+            })
         });
         let tasks: Vec<_> = tasks.chain([runtime.spawn_blocking(|| ())]).collect();
         join_all(tasks).await;
