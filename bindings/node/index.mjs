@@ -2,4 +2,19 @@
 
 import mullama from './index.js'
 
-export const { Model, TokenStream, MullamaError } = mullama
+export const {
+  Batch,
+  Context,
+  GenerationTask,
+  Model,
+  ModelPool,
+  MullamaError,
+  MullamaRuntime,
+  PooledModel,
+  TaskManager,
+  TokenStream,
+  backends,
+  configureRuntime,
+  devices,
+  runtime,
+} = mullama

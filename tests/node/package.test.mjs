@@ -38,11 +38,12 @@ test('they hold the files meant, no more', async () => {
     'package/bindings/node/index.d.ts',
     'package/bindings/node/index.js',
     'package/bindings/node/index.mjs',
-    'package/bindings/node/lib/errors.js',
-    'package/bindings/node/lib/model.js',
-    'package/bindings/node/lib/native.js',
-    'package/bindings/node/lib/signal.js',
-    'package/bindings/node/lib/stream.js',
+    ...['context', 'errors', 'load', 'model', 'native', 'options', 'pool', 'runtime', 'signal', 'stream', 'tasks'].map(
+      (name) => `package/bindings/node/lib/${name}.js`,
+    ),
+    ...['context', 'errors', 'model', 'options', 'pool', 'results', 'runtime', 'tasks'].map(
+      (name) => `package/bindings/node/types/${name}.d.ts`,
+    ),
     'package/package.json',
   ])
   const [binary, manifest, ...rest] = await list(tarballs[1])

@@ -23,6 +23,15 @@ async function settle(call) {
   }
 }
 
+/** The value of `call()`; a native failure becomes a MullamaError. */
+function settleSync(call) {
+  try {
+    return call()
+  } catch (error) {
+    throw fromNative(error)
+  }
+}
+
 /**
  * Awaits `call(cancel)`. A signal that has fired starts nothing; one that
  * fires later cancels the native work. Both reject with the signal's reason.
@@ -49,4 +58,4 @@ async function settleWithSignal(signal, call, discard) {
   }
 }
 
-module.exports = { checkSignal, settle, settleWithSignal }
+module.exports = { checkSignal, settle, settleSync, settleWithSignal }

@@ -4,7 +4,10 @@
 
 const native = require('./native.js')
 const { INTERNAL, MullamaError, fromNative } = require('./errors.js')
+const { requestOptions } = require('./options.js')
+const { checkSignal } = require('./signal.js')
 
+/** @type {readonly import('./native.js').Token[]} */
 const NOTHING = Object.freeze([])
 
 // A signal's listener must not keep an abandoned stream alive, so it holds the
@@ -13,9 +16,11 @@ const abandoned = new FinalizationRegistry(({ signal, onAbort }) => {
   signal.removeEventListener('abort', onAbort)
 })
 
-/** A generation that is running; made by `Model.generateStream`. */
+/** A generation that is running; made by `generateStream`. */
 class TokenStream {
+  /** @type {import('./native.js').NativeStream} */
   #native
+  /** @type {import('./native.js').Cancel} */
   #cancel
   /** Tokens handed over; those before `#at` were given to the reader. */
   #batch = NOTHING
@@ -25,6 +30,7 @@ class TokenStream {
   #failure
   /** Readers that wait; each goes after the one before it. */
   #waiting = 0
+  /** @type {Promise<any>} */
   #last = Promise.resolve()
   #signal
   #onAbort
@@ -38,11 +44,15 @@ class TokenStream {
       throw new MullamaError('unsupported', 'unsupported: streams are made by model.generateStream(prompt)')
     }
     this.#cancel = new native.Cancel()
-    if (signal?.aborted) return this.#end(signal.reason)
+    if (signal?.aborted) {
+      this.#end(signal.reason)
+      return
+    }
     try {
       this.#native = start(this.#cancel)
     } catch (error) {
-      return this.#end(fromNative(error))
+      this.#end(fromNative(error))
+      return
     }
     if (signal) this.#listen(signal)
   }
@@ -92,7 +102,7 @@ class TokenStream {
 
   async #fetch() {
     try {
-      const batch = await this.#native.nextBatch()
+      const batch = /** @type {import('./native.js').Token[]} */ (await this.#native.nextBatch())
       if (this.#ended) return
       this.#batch = batch
       this.#at = 0
@@ -177,4 +187,21 @@ class TokenStream {
   }
 }
 
-module.exports = { TokenStream }
+/**
+ * The stream that `start(options, cancel)` gives the native side of. Whatever
+ * goes wrong comes out of the stream.
+ */
+function startStream(options, start) {
+  let signal, rest
+  try {
+    ;({ signal, ...rest } = requestOptions(options))
+    signal = checkSignal(signal)
+  } catch (error) {
+    return new TokenStream(INTERNAL, undefined, () => {
+      throw error
+    })
+  }
+  return new TokenStream(INTERNAL, signal, (cancel) => start(rest, cancel))
+}
+
+module.exports = { TokenStream, startStream }

@@ -1,7 +1,7 @@
-//! The objects that JavaScript gets. Times are milliseconds; an absent value
-//! is an absent property.
+//! The objects that JavaScript gets from generations. Times are milliseconds;
+//! an absent value is an absent property.
 
-use mullama::{EngineMetrics, FinishReason, Generation, Histogram, ModelInfo, TokenData, TokenLogprob, TokenLogprobs};
+use mullama::{FinishReason, Generation, TokenData, TokenLogprob, TokenLogprobs};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use std::time::Duration;
@@ -125,89 +125,6 @@ impl From<Generation> for Answer {
     }
 }
 
-#[napi(object, object_from_js = false)]
-pub struct Info {
-    pub name: String,
-    pub architecture: String,
-    pub n_params: f64,
-    pub n_vocab: u32,
-    pub n_embd: u32,
-    pub n_layer: u32,
-    pub n_head: u32,
-    pub n_ctx_train: u32,
-    pub size_bytes: f64,
-}
-
-impl From<ModelInfo> for Info {
-    fn from(info: ModelInfo) -> Self {
-        Self {
-            name: info.name,
-            architecture: info.architecture,
-            n_params: number(info.n_params),
-            n_vocab: count(info.n_vocab),
-            n_embd: count(info.n_embd),
-            n_layer: count(info.n_layer),
-            n_head: count(info.n_head),
-            n_ctx_train: count(info.n_ctx_train),
-            size_bytes: number(info.size_bytes),
-        }
-    }
-}
-
-#[napi(object, object_from_js = false)]
-pub struct Durations {
-    pub bounds: Vec<f64>,
-    pub counts: Vec<f64>,
-    pub sum: f64,
-}
-
-impl From<Histogram> for Durations {
-    fn from(histogram: Histogram) -> Self {
-        Self {
-            bounds: histogram.bounds.into_iter().map(ms).collect(),
-            counts: histogram.counts.into_iter().map(number).collect(),
-            sum: ms(histogram.sum),
-        }
-    }
-}
-
-#[napi(object, object_from_js = false)]
-pub struct Metrics {
-    pub queued: u32,
-    pub active: u32,
-    pub completed: f64,
-    pub cancelled: f64,
-    pub failed: f64,
-    pub prompt_tokens: f64,
-    pub cached_tokens: f64,
-    pub generated_tokens: f64,
-    pub steps: f64,
-    pub step_time: Durations,
-    pub time_to_first_token: Durations,
-    pub threads: u32,
-    pub cache_bytes: f64,
-}
-
-impl From<EngineMetrics> for Metrics {
-    fn from(metrics: EngineMetrics) -> Self {
-        Self {
-            queued: count(metrics.queued),
-            active: count(metrics.active),
-            completed: number(metrics.completed),
-            cancelled: number(metrics.cancelled),
-            failed: number(metrics.failed),
-            prompt_tokens: number(metrics.prompt_tokens),
-            cached_tokens: number(metrics.cached_tokens),
-            generated_tokens: number(metrics.generated_tokens),
-            steps: number(metrics.steps),
-            step_time: metrics.step_time.into(),
-            time_to_first_token: metrics.time_to_first_token.into(),
-            threads: count(metrics.threads),
-            cache_bytes: number(metrics.cache_bytes),
-        }
-    }
-}
-
 /// A seed that a number holds exactly is a number; a larger one is a BigInt.
 pub(crate) fn seed(seed: u64) -> Either<f64, BigInt> {
     if seed <= MAX_SAFE_INTEGER {
@@ -224,16 +141,16 @@ pub(crate) fn stop_string(reason: FinishReason) -> Option<String> {
     }
 }
 
-fn ms(time: Duration) -> f64 {
+pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
 /// Counts past 2^53 lose their last digits; nothing counted here gets there.
 #[allow(clippy::cast_precision_loss)]
-fn number(count: u64) -> f64 {
+pub(crate) fn number(count: u64) -> f64 {
     count as f64
 }
 
-fn count(count: usize) -> u32 {
+pub(crate) fn count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }

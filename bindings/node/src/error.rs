@@ -39,7 +39,7 @@ fn payload(error: &MullamaError) -> Value {
 }
 
 /// The core names fields in Rust's spelling (`top_p`); JavaScript callers gave
-/// `topP`.
+/// `topP`, and times under names that tell their unit.
 fn in_javascript_spelling(error: &MullamaError) -> MullamaError {
     match error {
         MullamaError::InvalidInput { field, value, reason } => {
@@ -50,6 +50,9 @@ fn in_javascript_spelling(error: &MullamaError) -> MullamaError {
 }
 
 fn camel_case(name: &str) -> String {
+    if name == "interval" {
+        return "intervalMs".to_owned();
+    }
     let mut parts = name.split('_');
     let mut camel = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -14,15 +14,24 @@
 // The macros of napi want public items; nothing here is a Rust API.
 #![allow(unreachable_pub)]
 
+mod batch;
 mod cancel;
+mod context;
 mod convert;
+mod devices;
 mod environment;
 mod error;
+mod facts;
+mod given;
+mod lease;
 mod model;
 mod options;
+mod pool;
 mod promise;
+mod runtime;
 mod selftest;
 mod stream;
+mod tasks;
 
 use napi::bindgen_prelude::*;
 use napi_derive::napi;

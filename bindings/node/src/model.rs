@@ -1,10 +1,14 @@
-//! The native model: one method a call of the core's `AsyncModel`.
+//! The native model: one method a call of the core's `AsyncModel`, whether it
+//! was loaded or leased from a pool.
 
 use crate::{
     cancel::Cancel,
-    convert::{Answer, Info, Metrics},
+    convert::Answer,
     error::{refused, to_js},
-    options::{self, Given},
+    facts::{Info, Metrics, Placement},
+    given::Given,
+    lease::Handle,
+    options,
     promise::promise,
     stream::Stream,
 };
@@ -15,7 +19,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 #[napi(js_name = "NativeModel")]
 pub struct Model {
-    inner: AsyncModel,
+    pub(crate) inner: Handle,
 }
 
 #[napi]
@@ -32,7 +36,7 @@ impl Model {
         let path = Given { name: "path", value: path }.text().map_err(|error| refused(&error))?;
         let mut options = options::model_options(&options).map_err(|error| refused(&error))?;
         options.progress = progress.map(reporter).transpose()?;
-        let load = async move { AsyncModel::load_with(path, options).await.map(|inner| Self { inner }) };
+        let load = async move { AsyncModel::load_with(path, options).await.map(|model| Self { inner: model.into() }) };
         promise(env, Some(cancel), load)
     }
 
@@ -46,7 +50,7 @@ impl Model {
     ) -> Result<Object<'env>> {
         let prompt = Given { name: "prompt", value: prompt }.text().map_err(|error| refused(&error))?;
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
-        let model = self.inner.clone();
+        let model = self.inner.hold().map_err(|error| to_js(&error))?;
         promise(env, cancel, async move { model.generate_with(&prompt, config).await.map(|it| it.text) })
     }
 
@@ -60,7 +64,7 @@ impl Model {
     ) -> Result<Object<'env>> {
         let prompt = Given { name: "prompt", value: prompt }.text().map_err(|error| refused(&error))?;
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
-        let model = self.inner.clone();
+        let model = self.inner.hold().map_err(|error| to_js(&error))?;
         promise(env, cancel, async move { model.generate_with(&prompt, config).await.map(Answer::from) })
     }
 
@@ -74,7 +78,9 @@ impl Model {
     ) -> Result<Stream> {
         let prompt = Given { name: "prompt", value: prompt }.text().map_err(|error| refused(&error))?;
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
-        Stream::start(self.inner.clone(), prompt, config, cancel.token.clone()).map_err(|error| to_js(&error))
+        let model = self.inner.hold().map_err(|error| to_js(&error))?;
+        let start = async move { model.generate_stream(&prompt, config).await };
+        Stream::start(cancel.token.clone(), start).map_err(|error| to_js(&error))
     }
 
     #[napi(catch_unwind)]
@@ -89,14 +95,14 @@ impl Model {
         let add_bos = Given { name: "addBos", value: add_bos }.boolean().map_err(|error| refused(&error))?;
         let parse_special =
             Given { name: "parseSpecial", value: parse_special }.boolean().map_err(|error| refused(&error))?;
-        let model = self.inner.clone();
+        let model = self.inner.hold().map_err(|error| to_js(&error))?;
         promise(env, None, blocking(move || model.tokenize(&text, add_bos, parse_special)))
     }
 
     #[napi(catch_unwind)]
     pub fn detokenize<'env>(&self, env: &'env Env, tokens: Unknown<'env>) -> Result<Object<'env>> {
         let tokens = Given { name: "tokens", value: tokens }.tokens().map_err(|error| refused(&error))?;
-        let model = self.inner.clone();
+        let model = self.inner.hold().map_err(|error| to_js(&error))?;
         promise(env, None, blocking(move || model.detokenize(&tokens)))
     }
 
@@ -121,8 +127,19 @@ impl Model {
     }
 
     #[napi(catch_unwind)]
+    pub fn placement(&self) -> Vec<Placement> {
+        self.inner.placement().into_iter().map(Placement::from).collect()
+    }
+
+    /// Gives the lease back, if there is one and it was not yet.
+    #[napi(catch_unwind)]
+    pub fn release(&self) {
+        self.inner.release();
+    }
+
+    #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let model = self.inner.clone();
+        let model = (*self.inner).clone();
         promise(env, None, async move {
             model.close().await;
             Ok(())
@@ -132,7 +149,7 @@ impl Model {
 
 /// Hands fractions to `progress` on its own thread. Weak: it does not keep
 /// the process alive, the load's promise does.
-fn reporter(progress: Function<'_, f64, ()>) -> Result<ProgressCallback> {
+pub(crate) fn reporter(progress: Function<'_, f64, ()>) -> Result<ProgressCallback> {
     let progress = progress.build_threadsafe_function::<f64>().weak::<true>().build()?;
     Ok(Arc::new(move |fraction| {
         progress.call(f64::from(fraction), ThreadsafeFunctionCallMode::NonBlocking);

@@ -1,14 +1,13 @@
-//! Reads JavaScript values into the core's option structs.
+//! Reads the options objects of JavaScript into the core's structs.
 //!
-//! Only what Rust's types cannot hold is refused here (a fraction where a
-//! count belongs, a string where a number belongs); defaults and ranges are
-//! the core's. `undefined` and `null` mean that an option was not given.
+//! A table for each kind of call names its options and how each is set;
+//! whatever is not in the table is refused. Defaults and ranges are the
+//! core's. `undefined` and `null` mean that an option was not given.
 
-use mullama::{KvType, ModelOptions, MullamaError, StreamConfig, TokenId, timeout_from_ms};
-use napi::{ValueType, bindgen_prelude::*};
-use std::time::Duration;
-
-type Outcome<T> = std::result::Result<T, MullamaError>;
+use crate::given::{Given, Outcome, invalid, unreadable};
+use mullama::{ContextOptions, ModelOptions, MullamaError, MullamaRuntimeBuilder, StreamConfig, timeout_from_ms};
+use napi::bindgen_prelude::*;
+use std::{mem, time::Duration};
 
 /// The name of an option, and what sets it from a value.
 type Setter<T> = (&'static str, fn(&mut T, &Given<'_>) -> Outcome<()>);
@@ -47,21 +46,81 @@ const STREAM: &[Setter<StreamConfig>] = &[
     ("bufferSize", |c, v| v.integer().map(|n| c.buffer_size = n)),
     // Not `timeout_from_ms`: in a request `None` is the model's own limit, and
     // zero is none.
-    ("timeoutMs", |c, v| v.integer().map(|n| c.timeout = Some(Duration::from_millis(n)))),
+    ("timeoutMs", |c, v| v.milliseconds().map(|limit| c.timeout = Some(limit))),
+];
+
+const CONTEXT: &[Setter<ContextOptions>] = &[
+    ("contextSize", |o, v| v.integer().map(|n| o.context_size = Some(n))),
+    ("maxSequences", |o, v| v.integer().map(|n| o.max_sequences = n)),
+    ("batchSize", |o, v| v.integer().map(|n| o.batch_size = Some(n))),
+    ("threads", |o, v| v.integer().map(|n| o.threads = Some(n))),
+    ("flashAttention", |o, v| v.boolean().map(|b| o.flash_attention = Some(b))),
+    ("kvTypeK", |o, v| v.kv_type().map(|kind| o.kv_type_k = Some(kind))),
+    ("kvTypeV", |o, v| v.kv_type().map(|kind| o.kv_type_v = Some(kind))),
+];
+
+const RUNTIME: &[Setter<MullamaRuntimeBuilder>] = &[
+    ("workerThreads", |b, v| v.integer().map(|n| *b = mem::take(b).worker_threads(n))),
+    ("maxBlockingThreads", |b, v| v.integer().map(|n| *b = mem::take(b).max_blocking_threads(n))),
+    ("threadStackSize", |b, v| v.integer().map(|n| *b = mem::take(b).thread_stack_size(n))),
+    ("threadName", |b, v| v.text().map(|name| *b = mem::take(b).thread_name(&name))),
+    ("shutdownTimeoutMs", |b, v| v.milliseconds().map(|limit| *b = mem::take(b).shutdown_timeout(limit))),
+];
+
+/// How long to wait for a lease; without a limit until there is one.
+#[derive(Default)]
+pub(crate) struct AcquireOptions {
+    pub(crate) limit: Option<Duration>,
+}
+
+const ACQUIRE: &[Setter<AcquireOptions>] = &[("timeoutMs", |o, v| v.milliseconds().map(|limit| o.limit = Some(limit)))];
+
+/// What a collector of metrics is told; the rest is the core's.
+#[derive(Default)]
+pub(crate) struct CollectorOptions {
+    pub(crate) interval: Option<Duration>,
+    pub(crate) capacity: Option<usize>,
+}
+
+const COLLECTOR: &[Setter<CollectorOptions>] = &[
+    ("intervalMs", |o, v| v.milliseconds().map(|interval| o.interval = Some(interval))),
+    ("capacity", |o, v| v.integer().map(|n| o.capacity = Some(n))),
 ];
 
 /// Options that JavaScript handles itself; named in suggestions.
-const JAVASCRIPT: &[&str] = &["signal", "onProgress"];
+const LOAD_ONLY: &[&str] = &["signal", "onProgress"];
+const SIGNAL: &[&str] = &["signal"];
 
 pub(crate) fn model_options(options: &Object<'_>) -> Outcome<ModelOptions> {
-    read(options, MODEL)
+    read(options, MODEL, LOAD_ONLY)
 }
 
 pub(crate) fn stream_config(options: &Object<'_>) -> Outcome<StreamConfig> {
-    read(options, STREAM)
+    read(options, STREAM, SIGNAL)
 }
 
-fn read<T: Default>(options: &Object<'_>, setters: &[Setter<T>]) -> Outcome<T> {
+pub(crate) fn context_options(options: &Object<'_>) -> Outcome<ContextOptions> {
+    read(options, CONTEXT, SIGNAL)
+}
+
+pub(crate) fn runtime_builder(options: &Object<'_>) -> Outcome<MullamaRuntimeBuilder> {
+    read(options, RUNTIME, &[])
+}
+
+pub(crate) fn acquire_options(options: &Object<'_>) -> Outcome<AcquireOptions> {
+    read(options, ACQUIRE, SIGNAL)
+}
+
+pub(crate) fn collector_options(options: &Object<'_>) -> Outcome<CollectorOptions> {
+    read(options, COLLECTOR, &[])
+}
+
+/// For calls whose only option is a signal, which JavaScript took out.
+pub(crate) fn no_options(options: &Object<'_>) -> Outcome<()> {
+    read(options, &[], SIGNAL)
+}
+
+fn read<T: Default>(options: &Object<'_>, setters: &[Setter<T>], elsewhere: &[&str]) -> Outcome<T> {
     let mut result = T::default();
     for name in Object::keys(options).map_err(|error| unreadable("options", &error))? {
         let value = options.get::<Unknown<'_>>(&name).map_err(|error| unreadable(&name, &error))?;
@@ -69,7 +128,8 @@ fn read<T: Default>(options: &Object<'_>, setters: &[Setter<T>]) -> Outcome<T> {
         let given = Given { name: &name, value };
         let setter = setters.iter().find(|(known, _)| *known == name);
         let Some((_, set)) = setter else {
-            return Err(unknown_option(&given, setters.iter().map(|(known, _)| *known)));
+            let known = setters.iter().map(|(known, _)| *known).chain(elsewhere.iter().copied());
+            return Err(unknown_option(&given, known));
         };
         if given.is_present() {
             set(&mut result, &given)?;
@@ -78,180 +138,9 @@ fn read<T: Default>(options: &Object<'_>, setters: &[Setter<T>]) -> Outcome<T> {
     Ok(result)
 }
 
-/// A value under the name that an error would give it.
-pub(crate) struct Given<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) value: Unknown<'a>,
-}
-
-impl Given<'_> {
-    fn kind(&self) -> ValueType {
-        self.value.get_type().unwrap_or(ValueType::Unknown)
-    }
-
-    fn is_present(&self) -> bool {
-        !matches!(self.kind(), ValueType::Undefined | ValueType::Null)
-    }
-
-    /// A whole number, or a BigInt, that `T` can hold.
-    fn integer<T: TryFrom<i128>>(&self) -> Outcome<T> {
-        let number = match self.kind() {
-            ValueType::Number => whole(f64::from_unknown(self.value)),
-            ValueType::BigInt => BigInt::from_unknown(self.value).ok().and_then(|big| {
-                let (value, lossless) = big.get_i128();
-                lossless.then_some(value)
-            }),
-            _ => None,
-        };
-        let number = number.ok_or_else(|| self.refused("use a whole number"))?;
-        T::try_from(number).map_err(|_| {
-            let reason = if number < 0 {
-                "use a whole number of 0 or more"
-            } else {
-                "the number is too large"
-            };
-            self.refused(reason)
-        })
-    }
-
-    fn float(&self) -> Outcome<f32> {
-        if self.kind() != ValueType::Number {
-            return Err(self.refused("use a number"));
-        }
-        let wide = f64::from_unknown(self.value).map_err(|error| unreadable(self.name, &error))?;
-        // Rounding to 32 bits is meant; only a magnitude that they cannot
-        // hold is not. NaN and infinities are the core's to judge.
-        #[allow(clippy::cast_possible_truncation)]
-        let narrow = wide as f32;
-        if wide.is_finite() && narrow.is_infinite() {
-            return Err(self.refused("the number is too large"));
-        }
-        Ok(narrow)
-    }
-
-    pub(crate) fn boolean(&self) -> Outcome<bool> {
-        if self.kind() != ValueType::Boolean {
-            return Err(self.refused("use true or false"));
-        }
-        bool::from_unknown(self.value).map_err(|error| unreadable(self.name, &error))
-    }
-
-    pub(crate) fn text(&self) -> Outcome<String> {
-        if self.kind() != ValueType::String {
-            return Err(self.refused("use a string"));
-        }
-        String::from_unknown(self.value).map_err(|error| unreadable(self.name, &error))
-    }
-
-    /// One string, or an array of them.
-    fn texts(&self) -> Outcome<Vec<String>> {
-        if self.kind() == ValueType::String {
-            return Ok(vec![self.text()?]);
-        }
-        self.each("use a string or an array of strings", |item| item.text())
-    }
-
-    /// An array of whole numbers.
-    pub(crate) fn tokens(&self) -> Outcome<Vec<TokenId>> {
-        self.each("use an array of token ids", |item| item.integer())
-    }
-
-    fn each<T>(&self, reason: &str, read: impl Fn(&Given<'_>) -> Outcome<T>) -> Outcome<Vec<T>> {
-        let items = Array::from_unknown(self.value).map_err(|_| self.refused(reason))?;
-        (0..items.len())
-            .map(|index| {
-                let value = items.get::<Unknown<'_>>(index).ok().flatten();
-                read(&Given { name: self.name, value: value.ok_or_else(|| self.refused(reason))? })
-            })
-            .collect()
-    }
-
-    /// An object from token id to bias.
-    fn biases(&self) -> Outcome<Vec<(TokenId, f32)>> {
-        let reason = "use an object or a Map from token id to number";
-        if self.kind() != ValueType::Object {
-            return Err(self.refused(reason));
-        }
-        let biases = Object::from_unknown(self.value).map_err(|_| self.refused(reason))?;
-        let ids = Object::keys(&biases).map_err(|error| unreadable(self.name, &error))?;
-        ids.iter()
-            .map(|id| {
-                let token = id.parse().map_err(|_| invalid(self.name, id, "the keys are token ids"))?;
-                let value = biases.get::<Unknown<'_>>(id).ok().flatten();
-                let value = value.ok_or_else(|| self.refused(reason))?;
-                Ok((token, Given { name: self.name, value }.float()?))
-            })
-            .collect()
-    }
-
-    fn kv_type(&self) -> Outcome<KvType> {
-        let name = self.text()?;
-        name.parse().map_err(|error| match error {
-            MullamaError::InvalidInput { value, reason, .. } => invalid(self.name, value, reason),
-            other => other,
-        })
-    }
-
-    fn refused(&self, reason: &str) -> MullamaError {
-        invalid(self.name, self.shown(), reason)
-    }
-
-    /// The value as a reader of the message knows it. Never runs code of the
-    /// caller's, as `toString` would.
-    fn shown(&self) -> String {
-        const LONGEST: usize = 80;
-        match self.kind() {
-            ValueType::String => String::from_unknown(self.value).map_or_else(
-                |_| "a string".to_owned(),
-                |text| match text.char_indices().nth(LONGEST) {
-                    Some((end, _)) => format!("{}…", &text[..end]),
-                    None => text,
-                },
-            ),
-            ValueType::Number => f64::from_unknown(self.value).map_or_else(|_| "a number".to_owned(), show_number),
-            ValueType::Boolean => {
-                bool::from_unknown(self.value).map_or_else(|_| "a boolean".to_owned(), |b| b.to_string())
-            }
-            ValueType::BigInt => BigInt::from_unknown(self.value).map_or_else(
-                |_| "a BigInt".to_owned(),
-                |big| match big.get_i128() {
-                    (value, true) => value.to_string(),
-                    _ => "a large BigInt".to_owned(),
-                },
-            ),
-            ValueType::Undefined => "undefined".to_owned(),
-            ValueType::Null => "null".to_owned(),
-            ValueType::Symbol => "a symbol".to_owned(),
-            ValueType::Function => "a function".to_owned(),
-            _ => "an object".to_owned(),
-        }
-    }
-}
-
-/// The integer that a JavaScript number holds exactly, if it does.
-fn whole(number: Result<f64>) -> Option<i128> {
-    let number = number.ok()?;
-    let exact = number.fract() == 0.0 && number.abs() < 2f64.powi(64);
-    // No truncation: the value is whole and far inside the range.
-    #[allow(clippy::cast_possible_truncation)]
-    exact.then_some(number as i128)
-}
-
-fn show_number(number: f64) -> String {
-    if number.is_infinite() {
-        return if number > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
-    }
-    // Long numbers as JavaScript writes them, not as 300 digits.
-    if number != 0.0 && !(1e-6..1e21).contains(&number.abs()) && number.is_finite() {
-        return format!("{number:e}");
-    }
-    number.to_string()
-}
-
 fn unknown_option<'a>(given: &Given<'_>, known: impl Iterator<Item = &'a str>) -> MullamaError {
     let name = given.name;
-    let nearest = known.chain(JAVASCRIPT.iter().copied()).min_by_key(|known| distance(name, known));
-    let nearest = nearest.unwrap_or_default();
+    let nearest = known.min_by_key(|known| distance(name, known)).unwrap_or_default();
     invalid(name, given.shown(), format!("there is no such option; the nearest is '{nearest}'"))
 }
 
@@ -272,12 +161,4 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-fn unreadable(name: &str, error: &Error) -> MullamaError {
-    invalid(name, "a value", format!("it can't be read: {}", error.reason))
-}
-
-fn invalid(field: &str, value: impl Into<String>, reason: impl Into<String>) -> MullamaError {
-    MullamaError::InvalidInput { field: field.to_owned(), value: value.into(), reason: reason.into() }
 }

@@ -7,8 +7,14 @@
 use crate::{cancel::Cancel, environment, error::to_js};
 use futures_util::FutureExt;
 use mullama::{MullamaError, MullamaRuntime};
-use napi::bindgen_prelude::*;
-use std::{any::Any, panic::AssertUnwindSafe};
+use napi::{JsDeferred, bindgen_prelude::*};
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+use tokio_util::sync::CancellationToken;
 
 /// Makes the JavaScript value, on the environment's thread.
 type Resolver<T> = Box<dyn FnOnce(Env) -> Result<T> + Send>;
@@ -17,32 +23,112 @@ type Resolver<T> = Box<dyn FnOnce(Env) -> Result<T> + Send>;
 ///
 /// `cancel`, or the end of the environment, drops `work`, which stops its
 /// native side; the promise then rejects with `cancelled`. A panic rejects
-/// with `internal`. Every task settles its promise: one that did not would
-/// keep the process alive for ever.
+/// with `internal`. Every promise is settled: one that was not would keep the
+/// process alive for ever.
 pub(crate) fn promise<'env, T, F>(env: &'env Env, cancel: Option<&Cancel>, work: F) -> Result<Object<'env>>
 where
     T: ToNapiValue + Send + 'static,
     F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
 {
-    let runtime = MullamaRuntime::shared().map_err(|error| to_js(&error))?;
-    let token = match cancel {
-        Some(cancel) => cancel.token.clone(),
-        None => environment::ending(env)?,
-    };
+    let runtime = shared()?;
+    let work = outcome(token(env, cancel)?, work);
     let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
-    runtime.spawn(async move {
-        let work = AssertUnwindSafe(token.run_until_cancelled_owned(work));
-        let outcome = match work.catch_unwind().await {
-            Ok(Some(outcome)) => outcome,
-            Ok(None) => Err(MullamaError::Cancelled),
-            Err(panic) => Err(MullamaError::Internal(describe(&*panic))),
-        };
-        match outcome {
-            Ok(value) => deferred.resolve(Box::new(move |_| Ok(value))),
-            Err(error) => deferred.reject(to_js(&error)),
-        }
-    });
+    let task = runtime.spawn(work);
+    // Settled by another task, so that the work counts as ended by then.
+    runtime.tokio().spawn(async move { settle(deferred, task.await.unwrap_or(Err(MullamaError::Cancelled))) });
     Ok(promise)
+}
+
+/// As [`promise`], for work that only waits for other work or looks on: who
+/// counts the runtime's tasks does not want to find it among them.
+pub(crate) fn wait<'env, T, F>(env: &'env Env, cancel: Option<&Cancel>, work: F) -> Result<Object<'env>>
+where
+    T: ToNapiValue + Send + 'static,
+    F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
+{
+    let runtime = shared()?;
+    let work = outcome(token(env, cancel)?, work);
+    let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
+    runtime.tokio().spawn(async move { settle(deferred, work.await) });
+    Ok(promise)
+}
+
+fn shared() -> Result<&'static MullamaRuntime> {
+    MullamaRuntime::shared().map(|runtime| &**runtime).map_err(|error| to_js(&error))
+}
+
+fn token(env: &Env, cancel: Option<&Cancel>) -> Result<CancellationToken> {
+    cancel.map_or_else(|| environment::ending(env), |cancel| Ok(cancel.token.clone()))
+}
+
+async fn outcome<T, F>(token: CancellationToken, work: F) -> std::result::Result<T, MullamaError>
+where
+    F: Future<Output = std::result::Result<T, MullamaError>>,
+{
+    let work = AssertUnwindSafe(token.run_until_cancelled_owned(work));
+    match work.catch_unwind().await {
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Err(MullamaError::Cancelled),
+        Err(panic) => Err(MullamaError::Internal(describe(&*panic))),
+    }
+}
+
+fn settle<T>(deferred: JsDeferred<T, Resolver<T>>, outcome: std::result::Result<T, MullamaError>)
+where
+    T: ToNapiValue + Send + 'static,
+{
+    match outcome {
+        Ok(value) => deferred.resolve(Box::new(move |_| Ok(value))),
+        Err(error) => deferred.reject(to_js(&error)),
+    }
+}
+
+/// As [`promise`], except that `work` begins now, on the caller's thread: it
+/// takes its place in a queue in the order of the calls, and gives its result
+/// at once if there is nothing to wait for.
+///
+/// Only for work whose first step is short.
+pub(crate) fn now_or_promise<'env, T, F>(
+    env: &'env Env,
+    cancel: Option<&Cancel>,
+    work: F,
+) -> Result<Either<T, Object<'env>>>
+where
+    T: ToNapiValue + TypeName + Send + 'static,
+    F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
+{
+    match Begun::new(work).map_err(|error| to_js(&error))? {
+        Begun::Done(outcome) => outcome.map(Either::A).map_err(|error| to_js(&error)),
+        Begun::Waiting(work) => promise(env, cancel, work).map(Either::B),
+    }
+}
+
+/// A future that was polled once where it was made.
+pub(crate) enum Begun<F: Future> {
+    Done(F::Output),
+    Waiting(Pin<Box<F>>),
+}
+
+impl<F: Future> Begun<F> {
+    pub(crate) fn new(future: F) -> std::result::Result<Self, MullamaError> {
+        // The future may want the runtime's clock.
+        let _entered = MullamaRuntime::shared()?.tokio().enter();
+        let mut future = Box::pin(future);
+        // Nobody is woken: whoever takes the future on polls it first.
+        let mut context = Context::from_waker(Waker::noop());
+        Ok(match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => Self::Done(output),
+            Poll::Pending => Self::Waiting(future),
+        })
+    }
+
+    /// Polled on by whoever awaits this.
+    pub(crate) async fn finish(self) -> F::Output {
+        match self {
+            Self::Done(output) => output,
+            Self::Waiting(future) => future.await,
+        }
+    }
 }
 
 fn describe(panic: &(dyn Any + Send)) -> String {

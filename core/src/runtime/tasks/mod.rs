@@ -27,10 +27,6 @@ use std::{
 use tokio::{runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-/// The collector's settings without any: the last hour.
-const INTERVAL: Duration = Duration::from_secs(1);
-const CAPACITY: usize = 3600;
-
 /// Runs named workers on a [`MullamaRuntime`] and tells how they are.
 ///
 /// Cheap to clone. It does not keep the runtime alive; when that ends, the
@@ -87,6 +83,12 @@ struct Worker {
 }
 
 impl TaskManager {
+    /// Time between two samples of [`TaskManager::spawn_metrics_collector`].
+    pub const METRICS_INTERVAL: Duration = Duration::from_secs(1);
+
+    /// Samples that [`TaskManager::spawn_metrics_collector`] keeps: an hour's.
+    pub const METRICS_CAPACITY: usize = 3600;
+
     /// A manager without workers on this runtime.
     ///
     /// ```
@@ -187,7 +189,7 @@ impl TaskManager {
     /// # Errors
     /// As [`TaskManager::spawn_metrics_collector_with`].
     pub fn spawn_metrics_collector(&self) -> Result<String, MullamaError> {
-        self.spawn_metrics_collector_with(INTERVAL, CAPACITY)
+        self.spawn_metrics_collector_with(Self::METRICS_INTERVAL, Self::METRICS_CAPACITY)
     }
 
     /// Starts the worker `metrics`, which samples the runtime's figures now

@@ -1,0 +1,47 @@
+// The runtime of the process, and what llama.cpp runs on.
+
+import type { RuntimeOptions } from './options.js'
+import type { BackendInfo, DeviceInfo, RuntimeMetrics } from './results.js'
+
+/**
+ * The one runtime that settles all promises of the package, in all threads of
+ * the process. It ends with the process and does not keep it alive.
+ */
+export class MullamaRuntime {
+  private constructor()
+
+  /** Live figures of the runtime. */
+  metrics(): Promise<RuntimeMetrics>
+
+  /**
+   * The same figures and those of every open model, for Prometheus (text
+   * exposition format).
+   */
+  metricsText(): Promise<string>
+
+  /** Whether it takes work. */
+  isRunning(): boolean
+}
+
+/**
+ * The runtime; started now if nothing did before. Importing the package does
+ * not start it.
+ *
+ * @throws MullamaError `io` if its threads can't be started
+ */
+export function runtime(): MullamaRuntime
+
+/**
+ * Sets how the runtime will be made. Once, before anything has started it: the
+ * first call that returns a promise or a stream, a `TaskManager`, or
+ * `runtime()`.
+ *
+ * @throws MullamaError `invalid_input`, or `unsupported` when it is too late
+ */
+export function configureRuntime(options: RuntimeOptions): void
+
+/** The backends that llama.cpp was built with. */
+export function backends(): BackendInfo[]
+
+/** The devices that were found. */
+export function devices(): DeviceInfo[]
