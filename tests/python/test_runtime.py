@@ -37,6 +37,17 @@ async def test_the_figures_are_those_of_what_was_done(model: Model) -> None:
     assert (after.active_tasks, after.worker_threads) == (0, 1)
 
 
+async def test_a_call_that_has_returned_is_a_completed_task(model: Model) -> None:
+    runtime = mullama.runtime()
+    await idle(model)
+    before = await runtime.metrics()
+    for n in range(1, 21):
+        await model.generate("Once", 1)
+        now = await runtime.metrics()
+        assert (now.active_tasks, now.completed_tasks) == (0, before.completed_tasks + n)
+        assert now.total_generations == before.total_generations + n
+
+
 async def test_asking_for_the_figures_changes_none(model: Model) -> None:
     runtime = mullama.runtime()
     await idle(model)

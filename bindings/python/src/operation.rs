@@ -22,13 +22,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     time::Duration,
 };
-use tokio::task::AbortHandle;
+use tokio::{sync::OwnedMutexGuard, task::AbortHandle};
 
 /// How often a waiting thread looks for Ctrl-C.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Makes the future that sends the result.
-type Work = Box<dyn FnOnce(Sink, Reply) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+/// Makes the future that gives the reply, which is sent when it is dropped, and
+/// what is to be dropped after that.
+type Work = Box<dyn FnOnce(Sink, Reply) -> Pin<Box<dyn Future<Output = (Reply, Turn)> + Send>> + Send>;
+
+/// The right to be the next to reply.
+type Turn = Option<OwnedMutexGuard<()>>;
 
 /// Dropping it cancels what it started.
 #[pyclass(frozen, module = "mullama._mullama")]
@@ -100,12 +104,8 @@ impl Operation {
             let future = outcome(begin());
             Box::pin(async move {
                 let outcome = future.await;
-                if outcome.is_ok() {
-                    let _turn = place.finish().await;
-                    reply.send(outcome);
-                } else {
-                    reply.send(outcome);
-                }
+                let turn = if outcome.is_ok() { Some(place.finish().await) } else { None };
+                (reply.with(outcome), turn)
             })
         });
         let operation = Self::made(work, true);
@@ -144,7 +144,7 @@ where
 {
     Box::new(move |sink, reply| {
         let future = outcome(begin(sink));
-        Box::pin(async move { reply.send(future.await) })
+        Box::pin(async move { (reply.with(future.await), None) })
     })
 }
 

@@ -38,27 +38,28 @@ impl Sink {
     }
 }
 
-/// Sends exactly one `Done`, also when the future is dropped or panics, so
-/// that nobody waits for ever.
-pub(crate) struct Reply(Option<Sink>);
+/// Sends exactly one `Done` when it is dropped, so that nobody waits for ever.
+/// A task gives it back as its output, and Tokio drops that when the task has
+/// ended: who gets the result does not find the task among the active ones.
+pub(crate) struct Reply {
+    sink: Sink,
+    outcome: Option<Outcome>,
+}
 
 impl Reply {
     pub(crate) fn new(sink: Sink) -> Self {
-        Self(Some(sink))
+        Self { sink, outcome: None }
     }
 
-    pub(crate) fn send(mut self, outcome: Outcome) {
-        if let Some(sink) = self.0.take() {
-            sink.send(Message::Done(outcome));
-        }
+    pub(crate) fn with(mut self, outcome: Outcome) -> Self {
+        self.outcome = Some(outcome);
+        self
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(sink) = self.0.take() {
-            let lost = MullamaError::Internal("the operation ended without a result".to_owned());
-            sink.send(Message::Done(Err(lost)));
-        }
+        let lost = || Err(MullamaError::Internal("the operation ended without a result".to_owned()));
+        self.sink.send(Message::Done(self.outcome.take().unwrap_or_else(lost)));
     }
 }
