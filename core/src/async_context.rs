@@ -215,8 +215,8 @@ impl AsyncContext {
         self.session.truncate(n)?.await
     }
 
-    /// Another handle on the same context. With it a binding makes calls while
-    /// others run; they are done in the order in which they were first polled.
+    /// Another handle on the same context, for languages that have no `&mut`.
+    /// A call takes its place in the order when its future is polled first.
     #[doc(hidden)]
     #[must_use]
     pub fn share(&self) -> Self {

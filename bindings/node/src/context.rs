@@ -1,10 +1,11 @@
-//! The native context. The core's calls want it for themselves (`&mut`), so
-//! each takes its turn; turns are taken when the call is made, on the thread
-//! of the environment, and so come in the order of the calls.
+//! The native context. Each call has a handle of its own on it, and takes its
+//! place among the calls on the thread that makes it, so the core serves them
+//! in their order.
 
 use crate::{
     batch::Batch,
     cancel::Cancel,
+    convert::count,
     error::{refused, to_js},
     given::Given,
     model::Model,
@@ -16,11 +17,10 @@ use mullama::{AsyncContext, MullamaError};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use std::sync::Arc;
-use tokio::sync::{Mutex, OwnedMutexGuard};
 
 #[napi(js_name = "NativeContext")]
 pub struct Context {
-    inner: Arc<Mutex<AsyncContext>>,
+    inner: AsyncContext,
 }
 
 #[napi]
@@ -35,8 +35,8 @@ impl Context {
         let options = options::context_options(&options).map_err(|error| refused(&error))?;
         let model = model.inner.hold().map_err(|error| to_js(&error))?;
         let create = async move {
-            let context = AsyncContext::with_options(Arc::new((*model).clone()), options).await?;
-            Ok(Self { inner: Arc::new(Mutex::new(context)) })
+            let inner = AsyncContext::with_options(Arc::new((*model).clone()), options).await?;
+            Ok(Self { inner })
         };
         promise(env, cancel, create)
     }
@@ -51,9 +51,10 @@ impl Context {
     ) -> Result<Stream> {
         let tokens = Given { name: "tokens", value: tokens }.tokens().map_err(|error| refused(&error))?;
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
-        let turn = self.turn()?;
-        let start = async move { turn.finish().await.generate_stream_with(&tokens, config).await };
-        Stream::start(cancel.token.clone(), start).map_err(|error| to_js(&error))
+        let mut context = self.inner.share();
+        let start = async move { context.generate_stream_with(&tokens, config).await };
+        let start = Begun::new(start).map_err(|error| to_js(&error))?;
+        Stream::start(cancel.token.clone(), start.finish()).map_err(|error| to_js(&error))
     }
 
     #[napi(catch_unwind)]
@@ -116,33 +117,29 @@ impl Context {
 
     #[napi(catch_unwind)]
     pub fn n_past(&self) -> u32 {
-        self.inner.try_lock().map_or(0, |context| crate::convert::count(context.n_past()))
+        count(self.inner.n_past())
     }
 
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let context = self.inner.clone();
+        let context = self.inner.share();
         promise(env, None, async move {
-            context.lock().await.close().await;
+            context.close().await;
             Ok(())
         })
-    }
-
-    fn turn(&self) -> Result<Begun<impl Future<Output = OwnedMutexGuard<AsyncContext>> + Send + use<>>> {
-        Begun::new(self.inner.clone().lock_owned()).map_err(|error| to_js(&error))
     }
 
     fn call<'env, T, F>(
         &self,
         env: &'env Env,
         cancel: Option<&Cancel>,
-        work: impl FnOnce(OwnedMutexGuard<AsyncContext>) -> F + Send + 'static,
+        work: impl FnOnce(AsyncContext) -> F,
     ) -> Result<Object<'env>>
     where
         T: ToNapiValue + Send + 'static,
         F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
     {
-        let turn = self.turn()?;
-        promise(env, cancel, async move { work(turn.finish().await).await })
+        let begun = Begun::new(work(self.inner.share())).map_err(|error| to_js(&error))?;
+        promise(env, cancel, begun.finish())
     }
 }

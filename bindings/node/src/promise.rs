@@ -7,13 +7,14 @@
 use crate::{cancel::Cancel, environment, error::to_js};
 use futures_util::FutureExt;
 use mullama::{MullamaError, MullamaRuntime};
-use napi::bindgen_prelude::*;
+use napi::{JsDeferred, bindgen_prelude::*};
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
+use tokio_util::sync::CancellationToken;
 
 /// Makes the JavaScript value, on the environment's thread.
 type Resolver<T> = Box<dyn FnOnce(Env) -> Result<T> + Send>;
@@ -22,15 +23,19 @@ type Resolver<T> = Box<dyn FnOnce(Env) -> Result<T> + Send>;
 ///
 /// `cancel`, or the end of the environment, drops `work`, which stops its
 /// native side; the promise then rejects with `cancelled`. A panic rejects
-/// with `internal`. Every task settles its promise: one that did not would
-/// keep the process alive for ever.
+/// with `internal`. Every promise is settled: one that was not would keep the
+/// process alive for ever.
 pub(crate) fn promise<'env, T, F>(env: &'env Env, cancel: Option<&Cancel>, work: F) -> Result<Object<'env>>
 where
     T: ToNapiValue + Send + 'static,
     F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
 {
-    let (task, promise) = task(env, cancel, work)?;
-    shared()?.spawn(task);
+    let runtime = shared()?;
+    let work = outcome(token(env, cancel)?, work);
+    let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
+    let task = runtime.spawn(work);
+    // Settled by another task, so that the work counts as ended by then.
+    runtime.tokio().spawn(async move { settle(deferred, task.await.unwrap_or(Err(MullamaError::Cancelled))) });
     Ok(promise)
 }
 
@@ -41,8 +46,10 @@ where
     T: ToNapiValue + Send + 'static,
     F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
 {
-    let (task, promise) = task(env, cancel, work)?;
-    shared()?.tokio().spawn(task);
+    let runtime = shared()?;
+    let work = outcome(token(env, cancel)?, work);
+    let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
+    runtime.tokio().spawn(async move { settle(deferred, work.await) });
     Ok(promise)
 }
 
@@ -50,36 +57,30 @@ fn shared() -> Result<&'static MullamaRuntime> {
     MullamaRuntime::shared().map(|runtime| &**runtime).map_err(|error| to_js(&error))
 }
 
-/// A promise, and the task that settles it.
-fn task<'env, T, F>(
-    env: &'env Env,
-    cancel: Option<&Cancel>,
-    work: F,
-) -> Result<(impl Future<Output = ()> + Send + use<T, F>, Object<'env>)>
+fn token(env: &Env, cancel: Option<&Cancel>) -> Result<CancellationToken> {
+    cancel.map_or_else(|| environment::ending(env), |cancel| Ok(cancel.token.clone()))
+}
+
+async fn outcome<T, F>(token: CancellationToken, work: F) -> std::result::Result<T, MullamaError>
+where
+    F: Future<Output = std::result::Result<T, MullamaError>>,
+{
+    let work = AssertUnwindSafe(token.run_until_cancelled_owned(work));
+    match work.catch_unwind().await {
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Err(MullamaError::Cancelled),
+        Err(panic) => Err(MullamaError::Internal(describe(&*panic))),
+    }
+}
+
+fn settle<T>(deferred: JsDeferred<T, Resolver<T>>, outcome: std::result::Result<T, MullamaError>)
 where
     T: ToNapiValue + Send + 'static,
-    F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
 {
-    // A promise without a task would keep the process alive.
-    shared()?;
-    let token = match cancel {
-        Some(cancel) => cancel.token.clone(),
-        None => environment::ending(env)?,
-    };
-    let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
-    let task = async move {
-        let work = AssertUnwindSafe(token.run_until_cancelled_owned(work));
-        let outcome = match work.catch_unwind().await {
-            Ok(Some(outcome)) => outcome,
-            Ok(None) => Err(MullamaError::Cancelled),
-            Err(panic) => Err(MullamaError::Internal(describe(&*panic))),
-        };
-        match outcome {
-            Ok(value) => deferred.resolve(Box::new(move |_| Ok(value))),
-            Err(error) => deferred.reject(to_js(&error)),
-        }
-    };
-    Ok((task, promise))
+    match outcome {
+        Ok(value) => deferred.resolve(Box::new(move |_| Ok(value))),
+        Err(error) => deferred.reject(to_js(&error)),
+    }
 }
 
 /// As [`promise`], except that `work` begins now, on the caller's thread: it

@@ -9,6 +9,10 @@ use crate::{
     convert::{self, Timings, Token, Usage},
     promise::wait,
 };
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use mullama::{FinishReason, MullamaError, MullamaRuntime, TokenStream};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
@@ -29,6 +33,8 @@ enum State {
 #[napi(js_name = "NativeStream")]
 pub struct Stream {
     state: watch::Receiver<State>,
+    /// Ready when the task has ended.
+    ended: Shared<BoxFuture<'static, ()>>,
     /// The one way to end the request, at any stage: JavaScript's `cancel`,
     /// its signal, the collection of this object and the end of its
     /// environment all cancel this token.
@@ -43,7 +49,7 @@ impl Stream {
     {
         let (publish, state) = watch::channel(State::Starting);
         let token = cancel.clone();
-        MullamaRuntime::shared()?.spawn(async move {
+        let task = MullamaRuntime::shared()?.spawn(async move {
             let stream = match token.run_until_cancelled(start).await {
                 Some(Ok(stream)) => Arc::new(stream),
                 Some(Err(error)) => return drop(publish.send(State::Failed(error))),
@@ -55,7 +61,8 @@ impl Stream {
             token.cancelled().await;
             stream.cancel();
         });
-        Ok(Self { state, cancel })
+        let ended = async { drop(task.await) }.boxed().shared();
+        Ok(Self { state, ended, cancel })
     }
 
     /// The value of `read` for a request that the core has taken.
@@ -72,19 +79,22 @@ impl Stream {
     /// All tokens that are ready, at least one; an empty array is the end.
     #[napi(catch_unwind)]
     pub fn next_batch<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let mut state = self.state.clone();
+        let (mut state, ended, cancel) = (self.state.clone(), self.ended.clone(), self.cancel.clone());
         wait(env, None, async move {
             let started = state.wait_for(|state| !matches!(state, State::Starting)).await;
             let started = started.map(|state| state.clone());
-            match started {
-                Ok(State::Running(stream)) => {
-                    let batch = stream.next_batch().await?;
-                    Ok(batch.into_iter().map(Token::from).collect::<Vec<_>>())
-                }
+            let batch = match started {
+                Ok(State::Running(stream)) => stream.next_batch().await,
                 Ok(State::Failed(error)) => Err(error),
                 Ok(State::Cancelled) => Ok(Vec::new()),
                 Ok(State::Starting) | Err(_) => Err(MullamaError::Internal("the stream did not start".to_owned())),
+            };
+            if batch.as_ref().map_or(true, Vec::is_empty) {
+                // Nothing follows, and who counts tasks finds this one ended.
+                cancel.cancel();
+                ended.await;
             }
+            Ok(batch?.into_iter().map(Token::from).collect::<Vec<_>>())
         })
     }
 
