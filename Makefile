@@ -7,6 +7,7 @@
 # Rust, Node, Python and the linter.
 #
 # May be set, on the command line or in the environment:
+#   GPU=vulkan          build the packages with backends for GPUs (docs/gpu.md)
 #   V=1                 show every command of the native build, with warnings
 #   PYTHON              the Python to use; default python3
 #   MULLAMA_CACHE       the cache; default ~/.cache/mullama
@@ -27,6 +28,12 @@ ifeq ($(and $(filter /%,$(MULLAMA_CACHE)),$(filter /%,$(CARGO_TARGET_DIR))),)
 $(error MULLAMA_CACHE and CARGO_TARGET_DIR must be absolute paths)
 endif
 
+GPU_FEATURES := $(if $(GPU),$(shell $(PYTHON) scripts/gpu_backends.py '$(GPU)'))
+ifeq ($(if $(GPU),$(GPU_FEATURES),none),)
+$(error GPU=$(GPU) can not be built)
+endif
+MATURIN_FEATURES := $(if $(GPU),--features $(GPU_FEATURES))
+
 # Where maturin installs the package for development.
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
@@ -37,8 +44,12 @@ VERBOSE := $(if $(filter 1,$(V)),-vv)
 SAY := @printf '==> %s\n'
 FIRST := (the first build compiles llama.cpp: some minutes)
 
-# The features of the Rust crate that a linter must see one by one.
-FEATURE_SETS := none async tokio-runtime
+# Runs a command of cargo for the core with no feature and with each of its own
+# in turn. What llama.cpp is built with is left out: another llama.cpp each.
+CARGO_HACK_VERSION := 0.6.46
+CARGO_HACK := $(MULLAMA_CACHE)/tools/cargo-hack-$(CARGO_HACK_VERSION)/bin/cargo-hack
+EACH_FEATURE = --release --package mullama --each-feature \
+	--exclude-features default,cuda,metal,vulkan,rocm,opencl,mkl
 
 .PHONY: help
 help: ## list the targets
@@ -69,6 +80,11 @@ node_modules/complete: package.json package-lock.json | check
 	@npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+$(CARGO_HACK): | check
+	$(SAY) "installing cargo-hack into the cache"
+	@cargo install --quiet --locked --root $(MULLAMA_CACHE)/tools/cargo-hack-$(CARGO_HACK_VERSION) \
+		cargo-hack --version $(CARGO_HACK_VERSION)
+
 ## Builds
 
 # Writes tiny random models for the tests. Built without a named target, so
@@ -80,18 +96,18 @@ tiny-model: | check
 .PHONY: python
 python: .venv/complete ## build the Python package into .venv
 	$(SAY) "building the Python package $(FIRST)"
-	@$(TOOLS) maturin develop --release $(VERBOSE)
+	@$(TOOLS) maturin develop --release $(MATURIN_FEATURES) $(VERBOSE)
 
 .PHONY: node
 node: node_modules/complete ## build the Node package
 	$(SAY) "building the Node package $(FIRST)"
-	@$(TOOLS) npm run build
+	@$(TOOLS) npm run build $(if $(GPU),-- --gpu=$(GPU_FEATURES))
 
 .PHONY: wheel
 wheel: | check ## build the Python wheel into dist/
 	$(SAY) "packing the wheel $(FIRST)"
 	@rm -f dist/*.whl
-	@$(TOOLS) maturin build --release --out dist $(VERBOSE)
+	@$(TOOLS) maturin build --release --out dist $(MATURIN_FEATURES) $(VERBOSE)
 
 .PHONY: npm
 npm: node ## build the npm tarballs into dist/
@@ -117,6 +133,7 @@ test: ## run the linters and all tests
 	@$(MAKE) test-node
 	@$(MAKE) test-python
 	@$(MAKE) test-packaging
+	@$(MAKE) docs
 	$(SAY) "all tests passed"
 
 .PHONY: bench
@@ -130,9 +147,10 @@ bench: python node ## run the benchmarks (bench/README.md)
 WITH_MODEL = MULLAMA_TEST_MODEL=$$($(PYTHON) scripts/fetch_model.py) && export MULLAMA_TEST_MODEL &&
 
 .PHONY: test-rust
-test-rust: | check
+test-rust: $(CARGO_HACK) | check
 	$(SAY) "Rust tests $(FIRST)"
-	@$(WITH_MODEL) $(CARGO) test --release --workspace $(VERBOSE)
+	@$(WITH_MODEL) $(CARGO) test --release --workspace --exclude mullama $(VERBOSE)
+	@$(TOOLS) $(CARGO_HACK) hack test $(EACH_FEATURE) $(VERBOSE)
 
 .PHONY: test-node
 test-node: node tiny-model
@@ -150,7 +168,7 @@ test-packaging: wheel npm
 	@$(WITH_MODEL) $(VENV_PYTHON) -m pytest tests/packaging
 
 .PHONY: lint
-lint: .venv/complete node_modules/complete ## check format, lints, types and the house rules
+lint: .venv/complete node_modules/complete $(CARGO_HACK) ## check format, lints, types and the house rules
 	$(SAY) "format"
 	@cargo fmt --all --check
 	@$(VENV_PYTHON) -m ruff check
@@ -158,17 +176,22 @@ lint: .venv/complete node_modules/complete ## check format, lints, types and the
 	@$(VENV_PYTHON) scripts/check_repository.py
 	$(SAY) "clippy $(FIRST)"
 	@$(CARGO) clippy --release --workspace --all-targets $(VERBOSE) -- -D warnings
-	@for features in $(FEATURE_SETS); do \
-		printf '==> %s\n' "clippy, features: $$features" && \
-		$(CARGO) clippy --release --package mullama --all-targets --no-default-features \
-			--features "$${features#none}" $(VERBOSE) -- -D warnings || exit 1; \
-	done
-	$(SAY) "TypeScript"
-	@npm run --silent types
+	@$(TOOLS) $(CARGO_HACK) hack clippy $(EACH_FEATURE) --all-targets $(VERBOSE) -- -D warnings
+	@$(MAKE) node python
+	$(SAY) "types of the Node package"
+	@node --test --test-reporter=dot tests/node/types.test.mjs tests/node/drift.test.mjs
+	$(SAY) "types of the Python package"
+	@$(VENV_PYTHON) -m mypy scripts bindings/python/build_backend bindings/python/python
+	@$(VENV_PYTHON) -m pytest -q tests/python/test_typing.py
+
+.venv/docs: scripts/requirements-docs.txt .venv/complete
+	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -r scripts/requirements-docs.txt
+	@touch $@
 
 .PHONY: docs
-docs: | check ## build the Rust reference; its path is printed at the end
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --package mullama --features tokio-runtime
+docs: python node_modules/complete .venv/docs ## build the references into dist/docs; any warning fails
+	$(SAY) "references of Rust, Node and Python"
+	@$(TOOLS) $(VENV_PYTHON) scripts/build_docs.py
 
 .PHONY: shell
 shell: | check ## open a shell with the build tools, for cargo by hand
@@ -178,5 +201,5 @@ shell: | check ## open a shell with the build tools, for cargo by hand
 clean: ## remove what was built in this checkout; the cache stays
 	@rm -rf dist .venv node_modules target .pytest_cache .mypy_cache .ruff_cache
 	@find bindings core tests examples scripts bench -name __pycache__ -type d -prune -exec rm -rf {} +
-	@find bindings \( -name '*.node' -o -name '*.so' -o -name '*.dylib' \) -type f -exec rm -f {} +
+	@find bindings \( -name '*.node' -o -name '*.so' -o -name '*.dylib' -o -name native.d.ts \) -type f -exec rm -f {} +
 	@printf '%s\n' "The cache of all checkouts is $(MULLAMA_CACHE); remove it by hand."

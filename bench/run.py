@@ -104,6 +104,7 @@ def main() -> None:
 
     rows: list[dict[str, object]] = []
     phases: list[dict[str, dict[str, float]]] = []
+    leases: list[dict[str, object]] = []
     for number in range(ROUNDS):
         say(f"round {number + 1} of {ROUNDS}")
         python = objects(run(sys.executable, BENCH / "requests.py", MODEL))
@@ -117,9 +118,13 @@ def main() -> None:
             rows.append({"system": "mullama (Rust)", "at_once": k, "tokens_per_second": speed})
         phases.append({"gap": results["gap"], "cancel": results["cancel"]})
         rows += batched_bench_rows(tool, threads, prompt_tokens)
+        leases += objects(run(rust, MODEL, "leases"))
+        leases += objects(run(sys.executable, BENCH / "leases.py", MODEL))
+        leases += objects(run("node", BENCH / "leases.mjs", MODEL))
+    memory = [objects(run(rust, MODEL, f"memory-{size}"))[0]["result"] for size in (1, 8)]
     say("1,000 requests with 30 % cancelled")
     endurance = objects(run(sys.executable, BENCH / "endurance.py", MODEL))[0]
-    report = render(rows, phases, endurance, threads)
+    report = render(rows, phases, endurance, threads) + render_pools(leases, memory)
     (BENCH / "report.md").write_text(report)
     print(report)
 
@@ -178,6 +183,23 @@ def render(rows: list[dict], phases: list[dict], endurance: dict, threads: int) 
         f"From one asyncio loop, 30 % cancelled at random: {endurance['complete']} complete, {endurance['cancelled']}",
         f"cancelled, {endurance['wrong']} wrong. Resident memory after each hundred, MiB:",
         ", ".join(map(str, endurance["resident_mib_after_each_hundred"])) + ".",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def render_pools(leases: list[dict], memory: list[dict]) -> str:
+    lines = ["## Pools", "", "| a lease, microseconds | free: acquired and released | passed from task to task |"]
+    lines += ["|---|---|---|"]
+    for system in dict.fromkeys(row["system"] for row in leases):
+        own = [row["result"] for row in leases if row["system"] == system]
+        cells = (spread([row[key] for row in own]) for key in ("acquire_and_release_us", "passed_from_task_to_task_us"))
+        lines.append(f"| {system} | {' | '.join(cells)} |")
+    resident, cache = (memory[1][key] - memory[0][key] for key in ("resident_bytes", "kv_cache_bytes"))
+    lines += [
+        "",
+        f"Resident memory of a pool of 8 over that of a pool of 1: {resident / 2**20:.1f} MiB, which is",
+        f"{resident / cache:.3f} of the {cache / 2**20:.1f} MiB by which its KV cache is larger.",
         "",
     ]
     return "\n".join(lines)

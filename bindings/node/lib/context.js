@@ -48,6 +48,7 @@ class Batch {
 }
 
 class Context {
+  /** @type {import('./native.js').NativeContext} */
   #native
 
   constructor(key, context) {

@@ -4,6 +4,11 @@
 
 /** Every failure of mullama. `code` says which; see index.d.ts. */
 class MullamaError extends Error {
+  /**
+   * @param {string} code
+   * @param {string} message
+   * @param {Record<string, unknown>} [more] the cause, if there is one, and what else the kind has
+   */
   constructor(code, message, { cause, ...details } = {}) {
     super(message, cause === undefined ? undefined : { cause })
     this.code = code

@@ -16,6 +16,7 @@ let nativeModel
 
 /** What a model and a lease have in common; not public. */
 class LoadedModel {
+  /** @type {import('./native.js').NativeModel} */
   #native
 
   static {
@@ -74,7 +75,7 @@ class LoadedModel {
   // Node 20.4 and older have no Symbol.asyncDispose; `await using` compiled
   // for them brings it along under this name.
   [Symbol.asyncDispose ?? Symbol.for('Symbol.asyncDispose')]() {
-    return this.close()
+    return /** @type {Model | import('./pool.js').PooledModel} */ (/** @type {unknown} */ (this)).close()
   }
 
   [inspect.custom](depth, options) {

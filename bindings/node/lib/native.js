@@ -56,12 +56,13 @@ function platformName() {
 function isMusl() {
   // The report names the version of glibc, if that is what Node runs on; it
   // looks up host names unless told not to.
-  const { excludeNetwork } = process.report
-  process.report.excludeNetwork = true
+  const report = /** @type {any} */ (process.report)
+  const { excludeNetwork } = report
+  report.excludeNetwork = true
   try {
-    return process.report.getReport().header.glibcVersionRuntime === undefined
+    return report.getReport().header.glibcVersionRuntime === undefined
   } finally {
-    process.report.excludeNetwork = excludeNetwork
+    report.excludeNetwork = excludeNetwork
   }
 }
 

@@ -24,7 +24,7 @@ function requestOptions(options) {
 
 /** A list of token ids; typed arrays become plain ones. */
 function tokenList(tokens) {
-  return ArrayBuffer.isView(tokens) ? Array.from(tokens) : tokens
+  return ArrayBuffer.isView(tokens) ? Array.from(/** @type {Int32Array} */ (tokens)) : tokens
 }
 
 module.exports = { optionsObject, requestOptions, tokenList }

@@ -30,6 +30,7 @@ class PooledModel extends LoadedModel {
 }
 
 class ModelPool {
+  /** @type {import('./native.js').NativePool} */
   #native
 
   constructor(key, pool) {

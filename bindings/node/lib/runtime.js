@@ -10,6 +10,7 @@ const { optionsObject } = require('./options.js')
 const { settle, settleSync } = require('./signal.js')
 
 class MullamaRuntime {
+  /** @type {import('./native.js').NativeRuntime} */
   #native
 
   constructor(key, runtime) {

@@ -7,6 +7,7 @@ const { INTERNAL, MullamaError, fromNative } = require('./errors.js')
 const { requestOptions } = require('./options.js')
 const { checkSignal } = require('./signal.js')
 
+/** @type {readonly import('./native.js').Token[]} */
 const NOTHING = Object.freeze([])
 
 // A signal's listener must not keep an abandoned stream alive, so it holds the
@@ -17,7 +18,9 @@ const abandoned = new FinalizationRegistry(({ signal, onAbort }) => {
 
 /** A generation that is running; made by `generateStream`. */
 class TokenStream {
+  /** @type {import('./native.js').NativeStream} */
   #native
+  /** @type {import('./native.js').Cancel} */
   #cancel
   /** Tokens handed over; those before `#at` were given to the reader. */
   #batch = NOTHING
@@ -27,6 +30,7 @@ class TokenStream {
   #failure
   /** Readers that wait; each goes after the one before it. */
   #waiting = 0
+  /** @type {Promise<any>} */
   #last = Promise.resolve()
   #signal
   #onAbort
@@ -40,11 +44,15 @@ class TokenStream {
       throw new MullamaError('unsupported', 'unsupported: streams are made by model.generateStream(prompt)')
     }
     this.#cancel = new native.Cancel()
-    if (signal?.aborted) return this.#end(signal.reason)
+    if (signal?.aborted) {
+      this.#end(signal.reason)
+      return
+    }
     try {
       this.#native = start(this.#cancel)
     } catch (error) {
-      return this.#end(fromNative(error))
+      this.#end(fromNative(error))
+      return
     }
     if (signal) this.#listen(signal)
   }
@@ -94,7 +102,7 @@ class TokenStream {
 
   async #fetch() {
     try {
-      const batch = await this.#native.nextBatch()
+      const batch = /** @type {import('./native.js').Token[]} */ (await this.#native.nextBatch())
       if (this.#ended) return
       this.#batch = batch
       this.#at = 0

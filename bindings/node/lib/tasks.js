@@ -68,6 +68,7 @@ class GenerationTask {
 }
 
 class TaskManager {
+  /** @type {import('./native.js').NativeTaskManager} */
   #native = settleSync(() => new native.NativeTaskManager())
   /** The caller's workers that have not ended. */
   #workers = new Set()

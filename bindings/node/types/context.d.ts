@@ -35,6 +35,7 @@ export class Batch {
   /** How many tokens it has. */
   readonly length: number
 
+  /** Whether it has no tokens. */
   isEmpty(): boolean
 
   /** Takes all tokens out. */
@@ -113,5 +114,6 @@ export class Context implements AsyncDisposable {
   /** Ends what runs, which rejects with `closed`, and frees the memory. Idempotent. */
   close(): Promise<void>
 
+  /** As `close`. */
   [Symbol.asyncDispose](): Promise<void>
 }

@@ -28,6 +28,7 @@ export type ErrorCode =
  */
 export class MullamaError extends Error {
   private constructor()
+  /** Always `'MullamaError'`. */
   readonly name: 'MullamaError'
   /** What kind of failure this is; stable. */
   readonly code: ErrorCode

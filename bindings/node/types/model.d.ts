@@ -36,14 +36,17 @@ export interface ModelMethods {
   generateStream(prompt: string, options?: number | GenerateOptions | null): TokenStream
 
   /**
+   * The text's tokens.
+   *
    * @param addBos add the begin-of-text token, if the model has one. Default true.
    * @param parseSpecial take the names of special tokens as those tokens. Default false.
    */
   tokenize(text: string, addBos?: boolean, parseSpecial?: boolean): Promise<TokenId[]>
 
-  /** Rejects with `invalid_input` for an id that is not in the vocabulary. */
+  /** The text of the tokens. Rejects with `invalid_input` for an id that is not in the vocabulary. */
   detokenize(tokens: TokenList): Promise<string>
 
+  /** Facts about the model. */
   info(): Promise<ModelInfo>
 
   /** The metadata of the GGUF file. */
@@ -55,6 +58,7 @@ export interface ModelMethods {
   /** Whether the model is loaded and not closed; for a lease also that it was not given back. */
   isReady(): Promise<boolean>
 
+  /** Live figures of the model's engine; never waits. */
   metrics(): EngineMetrics
 }
 
@@ -82,6 +86,7 @@ export class Model implements AsyncDisposable {
    */
   close(): Promise<void>
 
+  /** As `close`. */
   [Symbol.asyncDispose](): Promise<void>
 }
 
@@ -94,15 +99,20 @@ export class Model implements AsyncDisposable {
 export class TokenStream implements AsyncIterableIterator<Token>, AsyncDisposable {
   private constructor()
 
+  /** The stream itself: it is read once. */
   [Symbol.asyncIterator](): this
+  /** The next token. Rejects as `generate` does. */
   next(): Promise<IteratorResult<Token, undefined>>
+  /** Ends the stream, as `cancel` does; `for await` calls it when it is left early. */
   return(value?: undefined): Promise<IteratorResult<Token, undefined>>
+  /** Ends the stream, as `cancel` does, and rejects with the error. */
   throw(error?: unknown): Promise<IteratorResult<Token, undefined>>
 
   /** Ends the stream: nothing more comes, and no error. Idempotent. */
   cancel(): void
   /** As `cancel`. */
   close(): Promise<void>
+  /** As `cancel`. */
   [Symbol.asyncDispose](): Promise<void>
 
   /** Why the generation ended; null while it runs or when it failed. */

@@ -40,6 +40,7 @@ export class ModelPool implements AsyncDisposable {
    */
   tryAcquire(): PooledModel | null
 
+  /** Counts of the pool, now. */
   stats(): PoolStats
 
   /**
@@ -56,6 +57,7 @@ export class ModelPool implements AsyncDisposable {
    */
   close(): Promise<void>
 
+  /** As `close`. */
   [Symbol.asyncDispose](): Promise<void>
 }
 

@@ -14,6 +14,7 @@ export type FinishReason = 'stop' | 'stop_string' | 'length' | 'context_full' | 
 
 /** A token and its log-probability. */
 export interface TokenLogprob {
+  /** The token. */
   readonly tokenId: TokenId
   /** Its own text; bytes that are no whole characters show as U+FFFD. */
   readonly text: string
@@ -28,6 +29,7 @@ export interface Token {
    * never part of a stop string. May be empty.
    */
   readonly text: string
+  /** The token's id. */
   readonly tokenId: TokenId
   /** 0 for the first generated token. */
   readonly index: number
@@ -43,7 +45,9 @@ export interface Token {
   readonly stopString?: string
 }
 
+/** Token counts of a request. */
 export interface Usage {
+  /** Tokens of the prompt. */
   readonly promptTokens: number
   /** Of the prompt's tokens, how many were taken from a cache. */
   readonly cachedTokens: number
@@ -65,7 +69,9 @@ export interface Timings {
 
 /** The log-probabilities at one place of a generation. */
 export interface TokenLogprobs {
+  /** The token that was generated. */
   readonly tokenId: TokenId
+  /** Its log-probability. */
   readonly logprob: number
   /** The likeliest tokens there, likeliest first. */
   readonly top: TokenLogprob[]
@@ -77,10 +83,13 @@ export interface Generation {
   readonly text: string
   /** The last (end-of-generation) one included. */
   readonly tokens: TokenId[]
+  /** Why it ended. */
   readonly finishReason: FinishReason
   /** The stop string that ended it, when `finishReason` is `'stop_string'`. */
   readonly stopString?: string
+  /** Token counts. */
   readonly usage: Usage
+  /** Where the time went. */
   readonly timings: Timings
   /** The seed used; a BigInt when it is above `Number.MAX_SAFE_INTEGER`. */
   readonly seed: number | bigint
@@ -90,13 +99,19 @@ export interface Generation {
 
 /** Facts about a model. */
 export interface ModelInfo {
+  /** `general.name` of the file, or the file's name without its ending. */
   readonly name: string
   /** Such as `'llama'`. */
   readonly architecture: string
+  /** Parameters. */
   readonly nParams: number
+  /** Entries of the vocabulary. */
   readonly nVocab: number
+  /** Width of the embeddings. */
   readonly nEmbd: number
+  /** Layers. */
   readonly nLayer: number
+  /** Attention heads of the first layer. */
   readonly nHead: number
   /** Tokens of context the model was trained for. */
   readonly nCtxTrain: number
@@ -120,16 +135,23 @@ export interface EngineMetrics {
   readonly queued: number
   /** Requests being served, now. */
   readonly active: number
+  /** Requests that ended with a result. */
   readonly completed: number
+  /** Requests that ended by cancellation. */
   readonly cancelled: number
   /** Timeouts included. */
   readonly failed: number
   /** Prompt tokens computed. */
   readonly promptTokens: number
+  /** Prompt tokens taken from a cache. */
   readonly cachedTokens: number
+  /** Tokens generated. */
   readonly generatedTokens: number
+  /** Decode steps. */
   readonly steps: number
+  /** Times of decode steps. */
   readonly stepTime: Histogram
+  /** Times from submission to the first token. */
   readonly timeToFirstToken: Histogram
   /** Threads that decode, now. */
   readonly threads: number
@@ -141,6 +163,7 @@ export interface EngineMetrics {
 export interface LayerPlacement {
   /** The device's name, as in `devices()`. */
   readonly device: string
+  /** Layers on it; the output layer counts as one. */
   readonly nLayers: number
 }
 
@@ -166,6 +189,7 @@ export interface RuntimeMetrics {
   readonly activeTasks: number
   /** Tasks that ended, in whatever way. */
   readonly completedTasks: number
+  /** Threads that run tasks. */
   readonly workerThreads: number
   /** Threads for blocking work that exist now. */
   readonly blockingThreads: number
@@ -177,10 +201,12 @@ export interface RuntimeMetrics {
   readonly uptimeSeconds: number
 }
 
-/** How a worker of a task manager is. */
+/** What a worker of a task manager does or how it ended. */
 export type WorkerState = 'running' | 'completed' | 'failed' | 'panicked' | 'stopped'
 
+/** How a worker is. */
 export interface WorkerStatus {
+  /** What it does or how it ended. */
   readonly state: WorkerState
   /** What went wrong, when `state` is `'failed'` or `'panicked'`. */
   readonly message?: string
@@ -194,14 +220,18 @@ export interface BackendInfo {
   readonly nDevices: number
 }
 
+/** What sort of device it is. An accelerator helps the CPU with some operations and holds no layers. */
 export type DeviceKind = 'cpu' | 'gpu' | 'integrated_gpu' | 'accelerator'
 
 /** A device that models can run on. */
 export interface DeviceInfo {
+  /** Such as `'CPU'` or `'CUDA0'`; unique in the process. */
   readonly name: string
+  /** What the driver calls it. */
   readonly description: string
   /** Name of its backend. */
   readonly backend: string
+  /** What sort of device it is. */
   readonly kind: DeviceKind
   /** Bytes that are free, now; 0 where the backend can't tell. */
   readonly memoryFree: number

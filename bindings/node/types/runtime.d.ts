@@ -10,6 +10,7 @@ import type { BackendInfo, DeviceInfo, RuntimeMetrics } from './results.js'
 export class MullamaRuntime {
   private constructor()
 
+  /** Live figures of the runtime. */
   metrics(): Promise<RuntimeMetrics>
 
   /**
@@ -18,6 +19,7 @@ export class MullamaRuntime {
    */
   metricsText(): Promise<string>
 
+  /** Whether it takes work. */
   isRunning(): boolean
 }
 

@@ -92,12 +92,16 @@ export class GenerationTask implements Promise<Generation> {
    */
   cancel(): void
 
+  /** As of any promise. */
   then<A = Generation, B = never>(
     onFulfilled?: ((result: Generation) => A | PromiseLike<A>) | null,
     onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
   ): Promise<A | B>
+  /** As of any promise. */
   catch<B = never>(onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<Generation | B>
+  /** As of any promise. */
   finally(onSettled?: (() => void) | null): Promise<Generation>
 
+  /** What `Object.prototype.toString` shows. */
   readonly [Symbol.toStringTag]: string
 }

@@ -9,6 +9,9 @@ The isolated environment has another path each time and is removed afterwards,
 while the target folder stays. So nothing that Cargo or CMake remember may
 differ from one build to the next: libclang is reached through a link in the
 target folder, and a CMake cache that names a removed tool is dropped.
+
+`--config-settings gpu=cuda` adds a backend to the build, several with commas
+between them (docs/gpu.md). All other settings are maturin's.
 """
 
 from __future__ import annotations
@@ -21,16 +24,12 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import cmake_state
+import gpu_backends
 import maturin
-from maturin import (
-    get_requires_for_build_editable,
-    get_requires_for_build_sdist,
-    get_requires_for_build_wheel,
-    prepare_metadata_for_build_editable,
-    prepare_metadata_for_build_wheel,
-)
+from maturin import get_requires_for_build_editable, get_requires_for_build_sdist, get_requires_for_build_wheel
 
 __all__ = [
     "build_editable",
@@ -43,23 +42,54 @@ __all__ = [
     "prepare_metadata_for_build_wheel",
 ]
 
-Settings = dict[str, object] | None
+Settings = dict[str, Any] | None
 
 
 def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
     prepare()
-    return maturin.build_wheel(wheel_directory, config_settings, metadata_directory)
+    name: str = maturin.build_wheel(wheel_directory, maturin_settings(config_settings), metadata_directory)
+    return name
 
 
 def build_editable(
     wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
 ) -> str:
     prepare()
-    return maturin.build_editable(wheel_directory, config_settings, metadata_directory)
+    name: str = maturin.build_editable(wheel_directory, maturin_settings(config_settings), metadata_directory)
+    return name
 
 
 def build_sdist(sdist_directory: str, config_settings: Settings = None) -> str:
-    return maturin.build_sdist(sdist_directory, config_settings)
+    name: str = maturin.build_sdist(sdist_directory, config_settings)
+    return name
+
+
+# A frontend asks for the metadata first, so a wrong setting is told before
+# anything is built.
+def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Settings = None) -> str:
+    name: str = maturin.prepare_metadata_for_build_wheel(metadata_directory, maturin_settings(config_settings))
+    return name
+
+
+def prepare_metadata_for_build_editable(metadata_directory: str, config_settings: Settings = None) -> str:
+    name: str = maturin.prepare_metadata_for_build_editable(metadata_directory, maturin_settings(config_settings))
+    return name
+
+
+def maturin_settings(config_settings: Settings) -> Settings:
+    """The settings as maturin knows them: `gpu` becomes Cargo features. Those
+    that the caller gives maturin itself, by a setting or by its environment
+    variable, stay in force."""
+    settings = dict(config_settings or {})
+    if "gpu" not in settings:
+        return config_settings
+    try:
+        features = gpu_backends.chosen(settings.pop("gpu"))
+    except ValueError as error:
+        raise SystemExit(f"mullama: --config-settings gpu: {error}") from None
+    given = maturin.get_maturin_pep517_args(settings)
+    settings.pop("maturin.build-args", None)
+    return settings | {"build-args": [*given, "--features", ",".join(features)]}
 
 
 def prepare() -> None:

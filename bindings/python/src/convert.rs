@@ -2,8 +2,8 @@
 //! `python/mullama/_types.py`.
 
 use mullama::{
-    EngineMetrics, FinishReason, Generation, Histogram, ModelInfo, Timings, TokenData, TokenLogprob, TokenLogprobs,
-    Usage,
+    BackendInfo, DeviceInfo, EngineMetrics, FinishReason, Generation, Histogram, LayerPlacement, ModelInfo, PoolStats,
+    RuntimeMetrics, Timings, TokenData, TokenLogprob, TokenLogprobs, Usage, WorkerStatus,
 };
 use pyo3::{
     call::PyCallArgs,
@@ -148,6 +148,61 @@ impl ToPython for EngineMetrics {
             (self.step_time.to_python(py)?, self.time_to_first_token.to_python(py)?, self.threads, self.cache_bytes);
         let fields = counts.as_sequence().concat(rest.into_pyobject(py)?.as_sequence())?.to_tuple()?;
         instance!(py, "EngineMetrics", fields)
+    }
+}
+
+impl ToPython for PoolStats {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let fields = (self.size, self.available, self.in_use, self.waiting, self.acquired_total, self.wait_ms_avg);
+        instance!(py, "PoolStats", fields)
+    }
+}
+
+impl ToPython for RuntimeMetrics {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let fields = (
+            self.active_tasks,
+            self.completed_tasks,
+            self.worker_threads,
+            self.blocking_threads,
+            self.total_generations,
+            self.avg_generation_ms,
+            self.uptime_seconds,
+        );
+        instance!(py, "RuntimeMetrics", fields)
+    }
+}
+
+impl ToPython for BackendInfo {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        instance!(py, "BackendInfo", (self.name, self.n_devices))
+    }
+}
+
+impl ToPython for DeviceInfo {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let kind = self.kind.name();
+        let fields = (self.name, self.description, self.backend, kind, self.memory_free, self.memory_total);
+        instance!(py, "DeviceInfo", fields)
+    }
+}
+
+impl ToPython for LayerPlacement {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        instance!(py, "LayerPlacement", (self.device, self.n_layers))
+    }
+}
+
+impl ToPython for WorkerStatus {
+    fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (state, message) = match self {
+            Self::Running => ("running", None),
+            Self::Completed => ("completed", None),
+            Self::Failed(message) => ("failed", Some(message)),
+            Self::Panicked(message) => ("panicked", Some(message)),
+            Self::Stopped => ("stopped", None),
+        };
+        instance!(py, "WorkerStatus", (state, message))
     }
 }
 

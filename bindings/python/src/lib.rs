@@ -20,7 +20,12 @@
 
 #![deny(unsafe_code)]
 
+mod arguments;
+mod batch;
+mod begun;
+mod context;
 mod convert;
+mod devices;
 mod errors;
 mod gate;
 mod mailbox;
@@ -28,21 +33,17 @@ mod model;
 mod operation;
 mod options;
 mod owned;
+mod pool;
+mod runtime;
 mod sink;
 mod stream;
 mod submit;
+mod tasks;
+mod worker;
 
-use mullama::{MullamaError, MullamaRuntime};
+use crate::runtime::runtime;
+use mullama::MullamaError;
 use pyo3::{exceptions::PyImportError, prelude::*};
-
-/// The one runtime of the process. Made at first use and not on import, so
-/// that a process which only imported mullama may still be forked.
-fn runtime() -> Result<&'static MullamaRuntime, MullamaError> {
-    let runtime = MullamaRuntime::shared()?;
-    // An error only says that the crate was told before.
-    let _ = pyo3_async_runtimes::tokio::init_with_runtime(runtime.tokio());
-    Ok(runtime)
-}
 
 /// Ends all native work; `atexit` calls it, before the interpreter finalizes.
 #[pyfunction]
@@ -82,11 +83,23 @@ fn check_cpu(py: Python<'_>) -> PyResult<()> {
 fn _mullama(module: &Bound<'_, PyModule>) -> PyResult<()> {
     check_cpu(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<batch::Batch>()?;
+    module.add_class::<context::Context>()?;
     module.add_class::<mailbox::Mailbox>()?;
     module.add_class::<model::Model>()?;
     module.add_class::<operation::Operation>()?;
+    module.add_class::<pool::ModelPool>()?;
+    module.add_class::<runtime::Runtime>()?;
     module.add_class::<stream::TokenStream>()?;
+    module.add_class::<tasks::GenerationTask>()?;
+    module.add_class::<tasks::TaskManager>()?;
+    module.add_class::<worker::Worker>()?;
     module.add_function(wrap_pyfunction!(model::load, module)?)?;
+    module.add_function(wrap_pyfunction!(context::create_context, module)?)?;
+    module.add_function(wrap_pyfunction!(pool::create_pool, module)?)?;
+    module.add_function(wrap_pyfunction!(runtime::configure_runtime, module)?)?;
+    module.add_function(wrap_pyfunction!(devices::backends, module)?)?;
+    module.add_function(wrap_pyfunction!(devices::devices, module)?)?;
     module.add_function(wrap_pyfunction!(shutdown, module)?)?;
     module.add_function(wrap_pyfunction!(error_examples, module)?)
 }

@@ -1,6 +1,9 @@
 //! [`Operation`]: one call into the core, not begun yet. Python either starts
 //! it for an event loop or waits for it; `mullama` and `mullama.sync` share
 //! everything else.
+//!
+//! The future is made on the thread that starts the operation: what must keep
+//! the order of the calls is done while it is made (`begun.rs`).
 
 use crate::{
     convert::ToPython,
@@ -33,6 +36,8 @@ struct Inner {
     /// Empty once started.
     work: Mutex<Option<Work>>,
     task: OnceLock<AbortHandle>,
+    /// Whether it is one of the tasks that the runtime's metrics count.
+    counted: bool,
 }
 
 impl Operation {
@@ -42,7 +47,16 @@ impl Operation {
         T: ToPython + Send + 'static,
         F: Future<Output = Result<T, MullamaError>> + Send + 'static,
     {
-        Self::with_sink(move |_| future)
+        Self::begun_by(move || future)
+    }
+
+    /// Of a future that is made when the operation is started.
+    pub(crate) fn begun_by<T, F>(begin: impl FnOnce() -> F + Send + 'static) -> Self
+    where
+        T: ToPython + Send + 'static,
+        F: Future<Output = Result<T, MullamaError>> + Send + 'static,
+    {
+        Self::with_sink(move |_| begin())
     }
 
     /// Of a future that also sends progress.
@@ -51,14 +65,21 @@ impl Operation {
         T: ToPython + Send + 'static,
         F: Future<Output = Result<T, MullamaError>> + Send + 'static,
     {
-        let work: Work = Box::new(move |sink| {
-            let future = begin(sink);
-            Box::pin(async move {
-                let value = future.await?;
-                Ok(Box::new(move |py: Python<'_>| value.to_python(py)) as _)
-            })
-        });
-        Self(Owned::new(Inner { work: Mutex::new(Some(work)), task: OnceLock::new() }))
+        Self::made(work(begin), true)
+    }
+
+    /// Of a future that only looks on or waits for other work: who counts the
+    /// runtime's tasks does not want to find it among them.
+    pub(crate) fn uncounted<T, F>(begin: impl FnOnce(Sink) -> F + Send + 'static) -> Self
+    where
+        T: ToPython + Send + 'static,
+        F: Future<Output = Result<T, MullamaError>> + Send + 'static,
+    {
+        Self::made(work(begin), false)
+    }
+
+    fn made(work: Work, counted: bool) -> Self {
+        Self(Owned::new(Inner { work: Mutex::new(Some(work)), task: OnceLock::new(), counted }))
     }
 
     fn begin(&self, py: Python<'_>, sink: Sink) -> PyResult<()> {
@@ -67,13 +88,30 @@ impl Operation {
         let work = work.ok_or_else(|| errors::internal(py, "the operation was started already"))?;
         let runtime = runtime().map_err(|error| errors::to_py(py, error))?;
         let reply = Reply::new(sink.clone());
-        let task = runtime.spawn(async move {
-            let outcome = work(sink).await;
-            reply.send(outcome);
-        });
+        let future = {
+            // A future that is polled while it is made may need a timer.
+            let _inside = runtime.tokio().enter();
+            work(sink)
+        };
+        let task = async move { reply.send(future.await) };
+        let task = if inner.counted { runtime.spawn(task) } else { runtime.tokio().spawn(task) };
         let _ = inner.task.set(task.abort_handle());
         Ok(())
     }
+}
+
+fn work<T, F>(begin: impl FnOnce(Sink) -> F + Send + 'static) -> Work
+where
+    T: ToPython + Send + 'static,
+    F: Future<Output = Result<T, MullamaError>> + Send + 'static,
+{
+    Box::new(move |sink| {
+        let future = begin(sink);
+        Box::pin(async move {
+            let value = future.await?;
+            Ok(Box::new(move |py: Python<'_>| value.to_python(py)) as _)
+        })
+    })
 }
 
 #[pymethods]

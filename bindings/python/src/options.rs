@@ -3,13 +3,18 @@
 //! Each starts from the core's defaults and overwrites what the caller gave;
 //! `None` is 'not given'. Only what no Rust type can hold is refused here.
 
-use crate::errors::invalid;
-use mullama::{KvType, ModelOptions, StreamConfig, TokenId, timeout_from_ms};
+use crate::{
+    arguments::{Bounds, boolean, float, integer, text},
+    errors::invalid,
+};
+use mullama::{
+    ContextOptions, KvType, ModelOptions, MullamaRuntime, MullamaRuntimeBuilder, StreamConfig, TokenId, timeout_from_ms,
+};
 use pyo3::{
     prelude::*,
-    types::{PyBool, PyDict, PyInt, PyMapping, PyString},
+    types::{PyDict, PyMapping, PyString},
 };
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 const GENERATE: [&str; 17] = [
     "max_tokens",
@@ -45,6 +50,12 @@ const LOAD: [&str; 12] = [
     "kv_type_v",
     "use_mmap",
 ];
+
+const CONTEXT: [&str; 7] =
+    ["context_size", "max_sequences", "batch_size", "threads", "flash_attention", "kv_type_k", "kv_type_v"];
+
+const RUNTIME: [&str; 5] =
+    ["worker_threads", "max_blocking_threads", "thread_stack_size", "thread_name", "shutdown_timeout_ms"];
 
 pub(crate) fn stream_config(options: &Bound<'_, PyDict>) -> PyResult<StreamConfig> {
     let mut config = StreamConfig::default();
@@ -97,81 +108,36 @@ pub(crate) fn model_options(options: &Bound<'_, PyDict>) -> PyResult<ModelOption
     Ok(model)
 }
 
-/// A text argument: a `str` without lone surrogates.
-pub(crate) fn text(field: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
-    let py = value.py();
-    let text = value.cast::<PyString>().map_err(|_| invalid(py, field, value, "use a str"))?;
-    text.to_str().map(str::to_owned).map_err(|_| {
-        // Not the value: it can't be shown.
-        let kind = PyString::new(py, "a str with lone surrogates");
-        invalid(py, field, kind.as_any(), "use text that can be encoded as UTF-8")
-    })
-}
-
-/// A `str` or an `os.PathLike`.
-pub(crate) fn path(value: &Bound<'_, PyAny>) -> PyResult<PathBuf> {
-    value.extract().map_err(|_| invalid(value.py(), "path", value, "use a str or an os.PathLike"))
-}
-
-pub(crate) fn token_ids(value: &Bound<'_, PyAny>) -> PyResult<Vec<TokenId>> {
-    let py = value.py();
-    let items = value.try_iter().map_err(|_| invalid(py, "tokens", value, "use a sequence of token ids"))?;
-    items.map(|item| integer("tokens", &item?)).collect()
-}
-
-pub(crate) fn boolean(field: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let flag = value.cast::<PyBool>().map_err(|_| invalid(value.py(), field, value, "use True or False"))?;
-    Ok(flag.is_true())
-}
-
-/// A whole number that fits `T`. `bool` is refused although Python counts it
-/// as an `int`; other integer types (numpy's) are taken by `__index__`.
-fn integer<'py, T>(field: &str, value: &Bound<'py, PyAny>) -> PyResult<T>
-where
-    T: for<'a> FromPyObject<'a, 'py> + Bounds,
-{
-    let is_integer = !value.is_instance_of::<PyBool>()
-        && (value.is_instance_of::<PyInt>() || value.hasattr(pyo3::intern!(value.py(), "__index__"))?);
-    if !is_integer {
-        return Err(invalid(value.py(), field, value, "use a whole number"));
-    }
-    value.extract().map_err(|_| {
-        let reason = format!("use a whole number from {} to {}", T::LEAST, T::MOST);
-        invalid(value.py(), field, value, reason)
-    })
-}
-
-trait Bounds {
-    const LEAST: i128;
-    const MOST: i128;
-}
-
-macro_rules! bounds {
-    ($($type:ty),*) => {$(
-        impl Bounds for $type {
-            const LEAST: i128 = Self::MIN as i128;
-            const MOST: i128 = Self::MAX as i128;
+pub(crate) fn context_options(options: &Bound<'_, PyDict>) -> PyResult<ContextOptions> {
+    let mut context = ContextOptions::default();
+    for given in given(options, &CONTEXT)? {
+        match given.name.as_str() {
+            "context_size" => context.context_size = Some(given.integer()?),
+            "max_sequences" => context.max_sequences = given.integer()?,
+            "batch_size" => context.batch_size = Some(given.integer()?),
+            "threads" => context.threads = Some(given.integer()?),
+            "flash_attention" => context.flash_attention = Some(given.boolean()?),
+            "kv_type_k" => context.kv_type_k = Some(given.kv_type()?),
+            "kv_type_v" => context.kv_type_v = Some(given.kv_type()?),
+            _ => return Err(given.unknown(&CONTEXT)),
         }
-    )*};
+    }
+    Ok(context)
 }
-bounds!(i32, u64, usize);
 
-/// A number as `f32`. What only `f64` holds is refused: it would turn into
-/// infinity, which is not what the caller wrote.
-fn float(field: &str, value: &Bound<'_, PyAny>) -> PyResult<f32> {
-    let py = value.py();
-    let refused = |reason: &str| Err(invalid(py, field, value, reason));
-    if value.is_instance_of::<PyBool>() || value.is_instance_of::<PyString>() {
-        return refused("use a number");
+pub(crate) fn runtime_options(options: &Bound<'_, PyDict>) -> PyResult<MullamaRuntimeBuilder> {
+    let mut runtime = MullamaRuntime::new();
+    for given in given(options, &RUNTIME)? {
+        runtime = match given.name.as_str() {
+            "worker_threads" => runtime.worker_threads(given.integer()?),
+            "max_blocking_threads" => runtime.max_blocking_threads(given.integer()?),
+            "thread_stack_size" => runtime.thread_stack_size(given.integer()?),
+            "thread_name" => runtime.thread_name(&given.text()?),
+            "shutdown_timeout_ms" => runtime.shutdown_timeout(Duration::from_millis(given.integer()?)),
+            _ => return Err(given.unknown(&RUNTIME)),
+        };
     }
-    let Ok(wide) = value.extract::<f64>() else { return refused("use a number") };
-    #[expect(clippy::cast_possible_truncation, reason = "checked in the next line")]
-    let narrow = wide as f32;
-    if wide.is_finite() && narrow.is_infinite() {
-        refused("use a smaller number")
-    } else {
-        Ok(narrow)
-    }
+    Ok(runtime)
 }
 
 /// One option that the caller gave.
@@ -207,6 +173,10 @@ impl<'py> Given<'py> {
 
     fn boolean(&self) -> PyResult<bool> {
         boolean(&self.name, &self.value)
+    }
+
+    fn text(&self) -> PyResult<String> {
+        text(&self.name, &self.value)
     }
 
     /// One text or several. A `str` is one, not a sequence of its letters.

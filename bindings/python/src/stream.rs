@@ -9,12 +9,13 @@ use crate::{
     operation::Operation,
     owned::Owned,
     runtime,
-    submit::submit,
 };
-use mullama::{AsyncModel, FinishReason, MullamaError, StreamConfig, TokenData};
+use mullama::{FinishReason, MullamaError, TokenData};
 use pyo3::prelude::*;
 use std::{
+    future::Future,
     mem,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 use tokio::task::{AbortHandle, JoinHandle};
@@ -33,13 +34,16 @@ struct State {
 
 enum Source {
     /// No pull came yet.
-    Unopened(Box<(AsyncModel, String, StreamConfig)>),
+    Unopened(Submission),
     /// Being submitted, by a task of its own: a cancelled pull must not
     /// cancel it.
-    Opening(JoinHandle<Result<mullama::TokenStream, MullamaError>>),
+    Opening(JoinHandle<Result<(), MullamaError>>),
     /// Submitted, or failed.
     Opened,
 }
+
+/// The call that gives the core's stream.
+type Submission = Pin<Box<dyn Future<Output = Result<mullama::TokenStream, MullamaError>> + Send>>;
 
 /// Never locked across an `await`.
 #[derive(Default)]
@@ -59,12 +63,29 @@ struct Shared {
 }
 
 impl TokenStream {
-    pub(crate) fn new(model: AsyncModel, prompt: String, config: StreamConfig) -> Self {
+    /// A stream that is submitted by the first `pull`.
+    pub(crate) fn new(
+        submission: impl Future<Output = Result<mullama::TokenStream, MullamaError>> + Send + 'static,
+    ) -> Self {
         Self(Owned::new(Arc::new(State {
-            source: tokio::sync::Mutex::new(Source::Unopened(Box::new((model, prompt, config)))),
+            source: tokio::sync::Mutex::new(Source::Unopened(Box::pin(submission))),
             stream: OnceLock::new(),
             shared: Mutex::default(),
         })))
+    }
+
+    /// A stream that is being submitted from now on.
+    pub(crate) fn opened(
+        py: Python<'_>,
+        submission: impl Future<Output = Result<mullama::TokenStream, MullamaError>> + Send + 'static,
+    ) -> PyResult<Self> {
+        let stream = Self::new(submission);
+        let state = stream.0.get(py)?;
+        // Nobody else has it yet.
+        if let Ok(mut source) = state.source.try_lock() {
+            state.open(&mut source).map_err(|error| errors::to_py(py, error))?;
+        }
+        Ok(stream)
     }
 }
 
@@ -134,7 +155,7 @@ impl Drop for TokenStream {
 
 impl State {
     /// Moves the next tokens into `ready`, or the error into `error`.
-    async fn pull(&self) {
+    async fn pull(self: &Arc<Self>) {
         let mut source = self.source.lock().await;
         {
             let shared = self.shared();
@@ -162,7 +183,7 @@ impl State {
     }
 
     /// The core's stream, submitting the request first if that was not done.
-    async fn opened(&self, source: &mut Source) -> Result<&mullama::TokenStream, MullamaError> {
+    async fn opened(self: &Arc<Self>, source: &mut Source) -> Result<&mullama::TokenStream, MullamaError> {
         if let Source::Unopened(_) = source {
             self.open(source)?;
         }
@@ -170,28 +191,31 @@ impl State {
             let opened = task.await;
             *source = Source::Opened;
             match opened {
-                Ok(stream) => drop(self.stream.set(stream?)),
+                Ok(result) => result?,
                 Err(error) if error.is_cancelled() => return Err(MullamaError::Cancelled),
                 Err(error) => return Err(MullamaError::Internal(error.to_string())),
-            }
-            // `cancel` may have come after the task had ended.
-            if self.shared().cancelled {
-                self.cancel();
             }
         }
         self.stream.get().ok_or_else(|| MullamaError::Internal("the stream failed to open before".to_owned()))
     }
 
-    fn open(&self, source: &mut Source) -> Result<(), MullamaError> {
+    fn open(self: &Arc<Self>, source: &mut Source) -> Result<(), MullamaError> {
         let runtime = runtime()?;
         let mut shared = self.shared();
         if shared.cancelled {
             return Err(MullamaError::Cancelled);
         }
-        if let Source::Unopened(request) = mem::replace(source, Source::Opened) {
+        if let Source::Unopened(submission) = mem::replace(source, Source::Opened) {
+            let state = self.clone();
             let task = runtime.spawn(async move {
-                let (model, prompt, config) = *request;
-                submit(prompt.len(), async move { model.generate_stream(&prompt, config).await }).await
+                let stream = submission.await?;
+                let stream = state.stream.get_or_init(|| stream);
+                // `cancel` may have come too late for this task and too early
+                // for the stream.
+                if state.shared().cancelled {
+                    stream.cancel();
+                }
+                Ok(())
             });
             shared.opening = Some(task.abort_handle());
             *source = Source::Opening(task);

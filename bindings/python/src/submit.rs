@@ -4,12 +4,9 @@
 //! about a millisecond for 4 KiB. A worker that did this for a long prompt
 //! would hold up the tokens of every stream meanwhile.
 
-use crate::runtime;
+use crate::{begun::begin, runtime};
 use mullama::MullamaError;
-use std::{
-    future::Future,
-    task::{Context, Poll, Waker},
-};
+use std::future::Future;
 
 /// Prompts of more bytes than this are submitted from a blocking thread.
 const LONG_PROMPT: usize = 8 * 1024;
@@ -23,14 +20,6 @@ where
     if prompt_bytes <= LONG_PROMPT {
         return call.await;
     }
-    let mut call = Box::pin(call);
-    let first_poll = runtime()?.spawn_blocking(move || {
-        // No wake is lost: the call is polled again below.
-        let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        (call, polled)
-    });
-    match first_poll.await.map_err(|error| MullamaError::Internal(error.to_string()))? {
-        (_, Poll::Ready(result)) => result,
-        (call, Poll::Pending) => call.await,
-    }
+    let begun = runtime()?.spawn_blocking(move || begin(call)).await;
+    begun.map_err(|error| MullamaError::Internal(error.to_string()))?.finish().await
 }

@@ -1,6 +1,6 @@
 //! Counters of one engine. Its thread writes, anybody reads.
 
-use crate::{EngineMetrics, Histogram};
+use crate::{EngineMetrics, Histogram, process};
 use std::{
     sync::atomic::{
         AtomicU64, AtomicUsize,
@@ -52,12 +52,8 @@ impl Metrics {
     }
 }
 
-/// Tries to read a histogram between two observations. Each takes the writer
-/// some nanoseconds, so the first nearly always succeeds.
-const READ_TRIES: usize = 1000;
-
-/// Counts of a histogram. One thread writes, and no lock is taken, since a
-/// forked child may read while the writer is gone in the midst.
+/// Counts of a histogram. One thread writes, and takes no lock for it: a
+/// reader that is interrupted must not hold up a step.
 #[derive(Default)]
 pub(super) struct Buckets {
     counts: [AtomicU64; BOUNDS_MS.len() + 1],
@@ -79,16 +75,17 @@ impl Buckets {
 
     fn read(&self) -> Histogram {
         let mut histogram = Histogram { bounds: BOUNDS_MS.map(Duration::from_millis).to_vec(), ..Histogram::default() };
-        for _ in 0..READ_TRIES {
+        loop {
             let version = self.version.load(SeqCst);
             histogram.counts = self.counts.iter().map(|count| count.load(SeqCst)).collect();
             histogram.sum = Duration::from_micros(self.sum_us.load(SeqCst));
-            if version.is_multiple_of(2) && self.version.load(SeqCst) == version {
-                break;
+            let is_whole = version.is_multiple_of(2) && self.version.load(SeqCst) == version;
+            // In a forked child the writer may be gone in the midst.
+            if is_whole || process::is_forked_child() {
+                return histogram;
             }
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
-        histogram
     }
 }
 

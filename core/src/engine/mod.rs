@@ -2,7 +2,7 @@
 //! process into one decode step. [`session`] is the private context, which has
 //! a thread of its own.
 //!
-//! [`Engine`] is the handle that callers share; [`worker`] is the thread's
+//! [`Engine`] is what callers share, made by [`loading`]; [`worker`] is the thread's
 //! loop; [`scheduler`], [`hold_back`], [`sampler`] and [`selection`] are pure
 //! and tested without threads; [`inbox`] and [`ticket`] are the ways in and
 //! out.
@@ -13,11 +13,13 @@ mod hold_back;
 mod inbox;
 mod latch;
 mod lease;
+mod loading;
 mod metrics;
 mod pace;
 mod permits;
 mod registry;
 mod request;
+mod resizing;
 mod sampler;
 mod scheduler;
 mod selection;
@@ -32,6 +34,7 @@ pub(crate) use handle::Handle;
 #[cfg(feature = "tokio-runtime")]
 pub(crate) use latch::Latch;
 pub(crate) use lease::{Lease, Leases, check_size};
+pub(crate) use loading::Loading;
 pub use registry::close_all;
 #[cfg(feature = "tokio-runtime")]
 pub(crate) use registry::{Figures, all_metrics};
@@ -40,29 +43,20 @@ pub(crate) use ticket::{Batch, Reader};
 
 use crate::{
     EngineMetrics, FinishReason, LayerPlacement, ModelInfo, ModelOptions, MullamaError, StreamConfig, TokenId,
-    llama::{self, Context, ContextParams, LoadParams, Model},
-    memory::SystemMemory,
-    process,
+    llama::Model, process,
 };
 use inbox::{Inbox, Resize};
 #[cfg(not(feature = "tokio-runtime"))]
 use latch::Latch;
 use lease::Resized;
 use metrics::Metrics;
-use pace::Pace;
 use request::Request;
 use std::{
     collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
     time::Instant,
 };
 use ticket::Ticket;
-use worker::{Limits, Worker};
 
 /// What a stream holds so that the thread that serves it goes on: an engine or
 /// a session.
@@ -124,66 +118,6 @@ pub(crate) struct Engine {
     metadata: BTreeMap<String, String>,
     placement: Vec<LayerPlacement>,
     kv_bytes_per_token: u64,
-}
-
-/// A load under way. Dropping it stops the load.
-pub(crate) struct Loading {
-    /// `None` once the engine has been taken over.
-    shared: Option<Arc<Shared>>,
-}
-
-impl Loading {
-    /// Checks the options and starts the engine's thread, which loads.
-    ///
-    /// # Errors
-    /// `InvalidInput`, `Unsupported` in a forked child.
-    pub(crate) fn start(path: &Path, options: ModelOptions) -> Result<Self, MullamaError> {
-        options.validate()?;
-        process::claim()?;
-        llama::ensure_started()?;
-        registry::close_at_exit();
-        let shared = Arc::new(Shared {
-            inbox: Arc::new(Inbox::new(options.max_concurrent, options.max_queue)),
-            metrics: Metrics::default(),
-            loaded: Latch::new(),
-            model: Mutex::new(None),
-            stopped: Latch::new(),
-            options,
-            sessions: Mutex::default(),
-        });
-        let weak: Weak<Shared> = Arc::downgrade(&shared);
-        let entry = registry::enter(weak);
-        let (path, thread_shared) = (path.to_owned(), shared.clone());
-        std::thread::Builder::new()
-            .name(thread_name())
-            .spawn(move || {
-                run(&path, &thread_shared);
-                thread_shared.stopped.set(());
-                drop(entry);
-            })
-            .map_err(|error| MullamaError::Io {
-                kind: error.kind(),
-                message: format!("could not start a thread: {error}"),
-            })?;
-        Ok(Self { shared: Some(shared) })
-    }
-
-    /// Waits until the model is loaded. Dropping the future stops the load.
-    pub(crate) async fn wait(mut self) -> Result<Engine, MullamaError> {
-        let shared = self.shared.clone().expect("only this method takes it, and it consumes self");
-        shared.loaded.wait().await?;
-        let model = shared.model().ok_or_else(MullamaError::model_closed)?;
-        self.shared = None;
-        Ok(Engine::new(shared, &model))
-    }
-}
-
-impl Drop for Loading {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.take().filter(|_| !process::is_forked_child()) {
-            shared.inbox.close();
-        }
-    }
 }
 
 impl Engine {
@@ -361,85 +295,6 @@ fn ticket_of(
     Ticket::new(bell, deadline, timeout_ms, buffer_size, seed)
 }
 
-/// A name for an engine's thread, in the 15 bytes that Linux keeps. ggml's
-/// threads inherit it, which tells those of one engine from another's.
-fn thread_name() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("mullama-eng{}", NEXT.fetch_add(1, Ordering::Relaxed) % 10_000)
-}
-
-/// The body of the engine's thread. A panic ends this engine alone.
-fn run(path: &Path, shared: &Arc<Shared>) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| match load(path, shared) {
-        Ok((context, pace)) => {
-            *shared.lock_model() = Some(context.model().clone());
-            let worker = Worker::new(shared.clone(), context, pace);
-            shared.loaded.set(Ok(()));
-            worker.run();
-        }
-        Err(error) => shared.loaded.set(Err(error)),
-    }));
-    // Lets nothing more in, also after a panic.
-    shared.inbox.close();
-    while shared.inbox.next_resize().is_some() {}
-    drop(shared.lock_model().take());
-    if outcome.is_err() {
-        shared.inbox.drain(&mut std::collections::VecDeque::new());
-        shared.loaded.set(Err(MullamaError::Internal("the engine's thread panicked".to_owned())));
-    }
-}
-
-fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaError> {
-    let options = &shared.options;
-    let mut progress = |share: f32| {
-        let go_on = options.progress.as_ref().is_none_or(|progress| progress(share));
-        #[cfg(feature = "async")]
-        let go_on = go_on && !options.cancellation.as_ref().is_some_and(|token| token.is_cancelled());
-        go_on && !shared.inbox.is_closing()
-    };
-    if !progress(0.0) {
-        return Err(MullamaError::Cancelled);
-    }
-    let params = LoadParams { gpu_layers: options.gpu_layers, use_mmap: options.use_mmap, progress: &mut progress };
-    let model = Arc::new(Model::load(path, params)?);
-    let (context, pace) = new_context(model, options, options.max_concurrent)?;
-    registry::close_at_exit();
-    if !progress(1.0) {
-        return Err(MullamaError::Cancelled);
-    }
-    Ok((context, pace))
-}
-
-/// A context for `max_concurrent` sequences, and the pace of its threads.
-///
-/// # Errors
-/// `OutOfMemory`, `Context`.
-fn new_context(
-    model: Arc<Model>,
-    options: &ModelOptions,
-    max_concurrent: usize,
-) -> Result<(Context, Pace), MullamaError> {
-    let limits = Limits::new(options, max_concurrent);
-    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
-    let (n_ctx, n_batch) = (limits.cache_size, limits.batch_size);
-    let needed = model.header().kv_bytes(n_ctx as u64, max_concurrent as u64, n_batch as u64, k, v);
-    check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent or context_size")?;
-    let threads_before = pace::threads_before();
-    let params = ContextParams {
-        n_ctx,
-        n_batch,
-        n_seq_max: max_concurrent,
-        // At most one row of each sequence asks for logits.
-        n_outputs_max: max_concurrent,
-        n_threads: limits.threads,
-        flash_attention: options.flash_attention,
-        type_k: options.kv_type_k,
-        type_v: options.kv_type_v,
-    };
-    let context = Context::new(model, &params)?;
-    Ok((context, Pace::new(limits.threads, &threads_before)))
-}
-
 /// The tokens of a prompt. Special tokens in it are parsed, since chat prompts
 /// are written with them. An empty prompt starts from the model's own
 /// beginning-of-sequence token.
@@ -456,23 +311,4 @@ fn prompt_tokens(model: &Model, prompt: &str) -> Result<Vec<TokenId>, MullamaErr
 
 fn kv_bytes_per_token(model: &Model, options: &ModelOptions) -> u64 {
     model.header().kv_bytes_per_token(options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element())
-}
-
-/// Refuses a KV cache that the machine has no memory for: the kernel would end
-/// the process, which no error handling survives.
-fn check_memory(needed: u64, options: &ModelOptions, n_tokens: usize, advice: &str) -> Result<(), MullamaError> {
-    if options.gpu_layers != 0 && llama::has_gpu()? {
-        // The cache may lie on a device whose memory is not seen from here.
-        return Ok(());
-    }
-    let free = SystemMemory::read().free;
-    if free > 0 && needed > free {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        return Err(MullamaError::OutOfMemory(format!(
-            "a KV cache of {n_tokens} tokens needs {} MiB, {} MiB are free; {advice}",
-            mib(needed),
-            mib(free),
-        )));
-    }
-    Ok(())
 }

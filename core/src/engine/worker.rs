@@ -6,7 +6,7 @@
 //! anything about languages or runtimes.
 
 use super::{
-    Shared, new_context,
+    Shared,
     pace::Pace,
     request::Request,
     scheduler::{self, Candidate, StepCost},
@@ -55,26 +55,26 @@ impl Limits {
 
 /// See the module.
 pub(super) struct Worker {
-    shared: Arc<Shared>,
-    context: Context,
-    limits: Limits,
-    batch: Batch,
+    pub(super) shared: Arc<Shared>,
+    pub(super) context: Context,
+    pub(super) limits: Limits,
+    pub(super) batch: Batch,
     /// Requests that wait for a sequence, oldest first.
     waiting: VecDeque<Request>,
     /// Sequences in order of admission.
-    active: Vec<Sequence>,
+    pub(super) active: Vec<Sequence>,
     /// Sequences that had to give up their memory, oldest first. They come
     /// back, from their first token on, when another has ended.
-    preempted: VecDeque<Sequence>,
+    pub(super) preempted: VecDeque<Sequence>,
     /// Sequences to keep when no more than these are served.
-    shrink_to: Option<usize>,
+    pub(super) shrink_to: Option<usize>,
     /// No sequence comes back from `preempted` and none is admitted until one
     /// ends: the memory is full.
-    memory_is_full: bool,
+    pub(super) memory_is_full: bool,
     next_age: u64,
     cost: StepCost,
     /// How many threads a step uses.
-    pace: Pace,
+    pub(super) pace: Pace,
     eog: Vec<TokenId>,
     in_flight: Rc<RefCell<InFlight>>,
     /// Readers to wake at the end of the step, all at once.
@@ -108,7 +108,7 @@ impl Worker {
     }
 
     /// Lets a step of the context stop when it is not worth its time.
-    fn watch_cancellations(&mut self) {
+    pub(super) fn watch_cancellations(&mut self) {
         let (in_flight, shared) = (self.in_flight.clone(), self.shared.clone());
         self.context
             .set_abort_check(move || shared.inbox.is_closing() || in_flight.borrow().is_not_worth_it(Instant::now()));
@@ -134,59 +134,6 @@ impl Worker {
             }
         }
         self.close();
-    }
-
-    /// Serves more sequences at once, or fewer, if that was asked for.
-    fn resize(&mut self) {
-        while let Some(resize) = self.shared.inbox.next_resize() {
-            match &resize.done {
-                None => self.shrink_to = Some(resize.n),
-                Some(done) => {
-                    self.shrink_to = self.shrink_to.filter(|&n| n >= resize.n);
-                    done.set(if resize.n > self.limits.max_concurrent {
-                        self.rebuild(resize.n)
-                    } else {
-                        Ok(())
-                    });
-                }
-            }
-        }
-        let Some(n) = self.shrink_to.filter(|&n| self.active.len() + self.preempted.len() <= n) else { return };
-        self.shrink_to = None;
-        if n < self.limits.max_concurrent
-            && let Err(error) = self.rebuild(n)
-        {
-            tracing::warn!(%error, "the memory of a smaller pool could not be given back");
-        }
-    }
-
-    /// Goes over to a new context, with room for `max_concurrent` sequences,
-    /// over the same weights. What the sequences have computed moves with them.
-    ///
-    /// # Errors
-    /// `OutOfMemory`, `Context`; nothing is changed then.
-    fn rebuild(&mut self, max_concurrent: usize) -> Result<(), MullamaError> {
-        let limits = Limits::new(&self.shared.options, max_concurrent);
-        let model = self.context.model().clone();
-        let (mut context, pace) = new_context(model, &self.shared.options, max_concurrent)?;
-        for (seq_id, sequence) in self.active.iter_mut().enumerate() {
-            let moved = self
-                .context
-                .sequence_state(sequence.seq_id)
-                .is_some_and(|state| context.set_sequence_state(seq_id, &state));
-            if !moved {
-                context.clear_sequence(seq_id);
-                sequence.rewind(0);
-            }
-            sequence.seq_id = seq_id;
-        }
-        (self.context, self.pace, self.limits) = (context, pace, limits);
-        self.shared.metrics.threads.store(limits.threads, Relaxed);
-        self.batch = Batch::new(limits.batch_size);
-        self.memory_is_full = false;
-        self.watch_cancellations();
-        self.shared.inbox.set_max_concurrent(max_concurrent);
-        Ok(())
     }
 
     /// Ends everything that was cancelled or is past its deadline.

@@ -6,7 +6,7 @@ use super::{
     shim::{self, ErrorText},
     thread_pool::ThreadPool,
 };
-use crate::{KvType, MullamaError};
+use crate::{KvType, MullamaError, config::MAX_SEQUENCES};
 use llama_cpp_sys_2 as sys;
 use std::{
     ffi::c_void,
@@ -56,6 +56,11 @@ pub(crate) struct Context {
     n_batch: usize,
     n_seq_max: usize,
     n_outputs_max: usize,
+    /// See [`Context::hold_cells`]; the sequence after the caller's own, for
+    /// models with a sliding window.
+    spare: Option<usize>,
+    /// Whether the spare sequence holds all cells.
+    holds_cells: bool,
     /// Last: freed after the context, which reads its weights.
     model: Arc<Model>,
 }
@@ -71,10 +76,14 @@ impl Context {
         raw.n_ctx = size(params.n_ctx)?;
         raw.n_batch = size(params.n_batch)?;
         raw.n_ubatch = size(params.n_batch)?;
-        raw.n_seq_max = size(params.n_seq_max)?;
+        // SAFETY: the model is live.
+        let window = unsafe { sys::llama_model_n_swa(model.as_ptr()) };
+        let spare = (window > 0 && params.n_seq_max < MAX_SEQUENCES.min(params.n_batch)).then_some(params.n_seq_max);
+        let n_seq_max = params.n_seq_max + usize::from(spare.is_some());
+        raw.n_seq_max = size(n_seq_max)?;
         // llama.cpp keeps room for one of each sequence whatever is asked, and
         // would abort if that were more than the limit.
-        let n_outputs_max = params.n_outputs_max.max(params.n_seq_max);
+        let n_outputs_max = params.n_outputs_max.max(n_seq_max);
         raw.n_outputs_max = size(n_outputs_max)?;
         raw.n_threads = n_threads;
         raw.n_threads_batch = n_threads;
@@ -130,6 +139,8 @@ impl Context {
             n_batch: params.n_batch,
             n_seq_max: params.n_seq_max,
             n_outputs_max,
+            spare,
+            holds_cells: false,
             model,
         })
     }
@@ -168,7 +179,10 @@ impl Context {
         let status =
             unsafe { shim::mullama_decode(self.context.as_ptr(), &raw const raw, error.as_mut_ptr(), error.size()) };
         match status {
-            0 => Ok(()),
+            0 => {
+                self.release_cells();
+                Ok(())
+            }
             1 => Err(DecodeError::NoCells),
             2 => Err(DecodeError::Aborted),
             shim::BAD_ALLOC | -2 => {
@@ -196,9 +210,47 @@ impl Context {
     /// Forgets everything of a sequence. Always possible, also for memories
     /// that can't drop a part.
     pub(crate) fn clear_sequence(&mut self, seq_id: usize) {
-        let seq_id = self.seq_id(seq_id);
-        // SAFETY: the context is live; `seq_id` is below `n_seq_max`.
-        unsafe { shim::mullama_seq_rm(self.context.as_ptr(), seq_id, -1, -1) };
+        let id = self.seq_id(seq_id);
+        self.with_cells_released(|context| {
+            // SAFETY: the context is live; `id` is below `n_seq_max`.
+            unsafe { shim::mullama_seq_rm(context.context.as_ptr(), id, -1, -1) };
+        });
+    }
+
+    /// Keeps llama.cpp from giving the cells of a restored memory to new
+    /// tokens. It remembers in which cell the last token lies and goes on from
+    /// there, but a restored memory starts from the first one, and where there
+    /// is a sliding window, that is free for use again: the order of the cells,
+    /// and with it the last bits of the sums over them, would not be that of
+    /// the memory that was saved. A cell that two sequences hold is not free,
+    /// so one more sequence holds all, until a decode has found its place.
+    fn hold_cells(&mut self) {
+        let Some(spare) = self.spare else { return };
+        for seq_id in 0..self.n_seq_max {
+            // SAFETY: the context is live and has one more sequence than
+            // `n_seq_max`, the spare one.
+            unsafe { shim::mullama_seq_cp(self.context.as_ptr(), raw_id(seq_id), raw_id(spare)) };
+        }
+        self.holds_cells = true;
+    }
+
+    fn release_cells(&mut self) {
+        if let Some(spare) = self.spare.filter(|_| self.holds_cells) {
+            // SAFETY: as in `hold_cells`.
+            unsafe { shim::mullama_seq_rm(self.context.as_ptr(), raw_id(spare), -1, -1) };
+            self.holds_cells = false;
+        }
+    }
+
+    /// Does something to the memory as if the spare sequence were not there.
+    fn with_cells_released<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let held = self.holds_cells;
+        self.release_cells();
+        let result = work(self);
+        if held {
+            self.hold_cells();
+        }
+        result
     }
 
     /// How many tokens of a sequence the memory holds.
@@ -226,8 +278,10 @@ impl Context {
     fn remove_after(&mut self, seq_id: usize, n: usize) -> bool {
         let seq_id = self.seq_id(seq_id);
         let n = i32::try_from(n).expect("positions fit the context size");
-        // SAFETY: the context is live; `seq_id` is below `n_seq_max`.
-        unsafe { shim::mullama_seq_rm(self.context.as_ptr(), seq_id, n, -1) }
+        self.with_cells_released(|context| {
+            // SAFETY: the context is live; `seq_id` is below `n_seq_max`.
+            unsafe { shim::mullama_seq_rm(context.context.as_ptr(), seq_id, n, -1) }
+        })
     }
 
     /// Whether all that the token at position `n` may look at is there.
@@ -257,6 +311,7 @@ impl Context {
     pub(crate) fn clear(&mut self) {
         // SAFETY: the context is live.
         unsafe { shim::mullama_memory_clear(self.context.as_ptr()) };
+        self.holds_cells = false;
     }
 
     /// The whole memory: all sequences, and which cells they share.
@@ -264,7 +319,7 @@ impl Context {
     /// # Errors
     /// `OutOfMemory`, or `Internal` with llama.cpp's reason.
     pub(crate) fn state(&mut self) -> Result<Vec<u8>, MullamaError> {
-        self.read_state(-1)
+        self.with_cells_released(|context| context.read_state(-1))
     }
 
     /// Replaces the whole memory by one that [`Self::state`] gave.
@@ -272,7 +327,10 @@ impl Context {
     /// # Errors
     /// `State` with llama.cpp's reason; the memory is empty then.
     pub(crate) fn set_state(&mut self, state: &[u8]) -> Result<(), MullamaError> {
-        self.write_state(-1, state).inspect_err(|_| self.clear())
+        self.release_cells();
+        self.write_state(-1, state).inspect_err(|_| self.clear())?;
+        self.hold_cells();
+        Ok(())
     }
 
     /// One sequence's memory, for another context over the same model with the
@@ -351,8 +409,12 @@ impl Context {
     /// For an id that the context does not have: llama.cpp would abort.
     fn seq_id(&self, seq_id: usize) -> sys::llama_seq_id {
         assert!(seq_id < self.n_seq_max, "sequence {seq_id} of {}", self.n_seq_max);
-        i32::try_from(seq_id).expect("sequence ids are small")
+        raw_id(seq_id)
     }
+}
+
+fn raw_id(seq_id: usize) -> sys::llama_seq_id {
+    i32::try_from(seq_id).expect("sequence ids are small")
 }
 
 /// The version of llama.cpp's state format.

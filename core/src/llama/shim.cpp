@@ -5,6 +5,14 @@
 #include <exception>
 #include <new>
 
+#if defined(MULLAMA_OPENCL)
+// This library comes before llama.cpp's on the linker's command line, and
+// OpenCL's between the two, where a linker that goes by the order drops it
+// unless something before it needs it.
+extern "C" int32_t clGetPlatformIDs(uint32_t, void **, uint32_t *);
+extern "C" decltype(&clGetPlatformIDs) mullama_needs_opencl = &clGetPlatformIDs;
+#endif
+
 namespace {
 
 // Runs before ggml's own static initializers in this library. Without the

@@ -179,7 +179,7 @@ impl MullamaRuntimeBuilder {
         let tokio = builder.build().map_err(|error| could_not_start("the runtime", &error))?;
         state.wait_for_workers();
         Ok(MullamaRuntime {
-            tokio: Owned { tokio: Some(tokio), state },
+            tokio: Owned::new(tokio, state),
             shutdown_timeout: self.shutdown_timeout.unwrap_or(DEFAULT_SHUTDOWN_TIMEOUT),
         })
     }

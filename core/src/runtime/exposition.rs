@@ -38,15 +38,9 @@ struct Reading {
 enum Value {
     /// Written with the suffix `_total`.
     Counter(u64),
-    Gauge(f64),
+    Gauge(u64),
+    Seconds(f64),
     Histogram(Histogram),
-}
-
-impl Value {
-    fn gauge(n: usize) -> Self {
-        // Exact up to 2^53.
-        Self::Gauge(n as f64)
-    }
 }
 
 impl Collector for Reading {
@@ -73,27 +67,27 @@ fn labels(engine: &Figures) -> [(&'static str, String); 2] {
 }
 
 fn of_runtime(metrics: &RuntimeMetrics) -> [(&'static str, &'static str, Value); 7] {
-    use Value::{Counter, Gauge};
+    use Value::{Counter, Gauge, Seconds};
     [
-        ("runtime_active_tasks", "Tasks of the runtime that live now", Value::gauge(metrics.active_tasks)),
+        ("runtime_active_tasks", "Tasks of the runtime that live now", Gauge(metrics.active_tasks as u64)),
         (
             "runtime_completed_tasks",
             "Tasks of the runtime that have returned, panicked or been aborted",
             Counter(metrics.completed_tasks),
         ),
-        ("runtime_worker_threads", "Threads of the runtime that run async tasks", Value::gauge(metrics.worker_threads)),
+        ("runtime_worker_threads", "Threads of the runtime that run async tasks", Gauge(metrics.worker_threads as u64)),
         (
             "runtime_blocking_threads",
             "Threads of the runtime for blocking work that exist now",
-            Value::gauge(metrics.blocking_threads),
+            Gauge(metrics.blocking_threads as u64),
         ),
         ("generations", "Generations of the process that ended with a result", Counter(metrics.total_generations)),
         (
             "generation_mean_seconds",
             "Mean time of these generations from submission to the last token",
-            Gauge(metrics.avg_generation_ms / 1000.0),
+            Seconds(metrics.avg_generation_ms / 1000.0),
         ),
-        ("runtime_uptime_seconds", "Whole seconds since the runtime was started", Gauge(metrics.uptime_seconds as f64)),
+        ("runtime_uptime_seconds", "Whole seconds since the runtime was started", Gauge(metrics.uptime_seconds)),
     ]
 }
 
@@ -101,8 +95,8 @@ fn of_runtime(metrics: &RuntimeMetrics) -> [(&'static str, &'static str, Value);
 type Family = (&'static str, &'static str, fn(&Figures) -> Value);
 
 const OF_ENGINE: [Family; 13] = [
-    ("engine_queued_requests", "Requests that wait for admission now", |e| Value::gauge(e.metrics.queued)),
-    ("engine_active_requests", "Requests that are served now", |e| Value::gauge(e.metrics.active)),
+    ("engine_queued_requests", "Requests that wait for admission now", |e| Value::Gauge(e.metrics.queued as u64)),
+    ("engine_active_requests", "Requests that are served now", |e| Value::Gauge(e.metrics.active as u64)),
     ("engine_completed_requests", "Requests that ended with a result", |e| Value::Counter(e.metrics.completed)),
     ("engine_cancelled_requests", "Requests that ended by cancellation", |e| Value::Counter(e.metrics.cancelled)),
     ("engine_failed_requests", "Requests that ended with an error, a timeout included", |e| {
@@ -116,17 +110,15 @@ const OF_ENGINE: [Family; 13] = [
     ("engine_time_to_first_token_seconds", "Times from submission to the first token", |e| {
         Value::Histogram(e.metrics.time_to_first_token.clone())
     }),
-    ("engine_threads", "Threads that decode now", |e| Value::gauge(e.metrics.threads)),
-    ("engine_cache_bytes", "Bytes of the KV cache that hold live tokens now", |e| {
-        Value::Gauge(e.metrics.cache_bytes as f64)
-    }),
+    ("engine_threads", "Threads that decode now", |e| Value::Gauge(e.metrics.threads as u64)),
+    ("engine_cache_bytes", "Bytes of the KV cache that hold live tokens now", |e| Value::Gauge(e.metrics.cache_bytes)),
 ];
 
 impl Value {
     fn kind(&self) -> MetricType {
         match self {
             Self::Counter(_) => MetricType::Counter,
-            Self::Gauge(_) => MetricType::Gauge,
+            Self::Gauge(_) | Self::Seconds(_) => MetricType::Gauge,
             Self::Histogram(_) => MetricType::Histogram,
         }
     }
@@ -134,7 +126,8 @@ impl Value {
     fn write(&self, mut encoder: MetricEncoder<'_>) -> Result<(), Error> {
         match self {
             Self::Counter(n) => ConstCounter::new(*n).encode(encoder),
-            Self::Gauge(value) => ConstGauge::new(*value).encode(encoder),
+            Self::Gauge(n) => ConstGauge::new(*n).encode(encoder),
+            Self::Seconds(seconds) => ConstGauge::new(*seconds).encode(encoder),
             Self::Histogram(histogram) => {
                 let bounds = histogram.bounds.iter().map(std::time::Duration::as_secs_f64).chain([f64::INFINITY]);
                 // The encoder adds them up.

@@ -8,6 +8,7 @@
 //! [`state`] is what outlives the Tokio runtime: the counts, and the hooks by
 //! which a shutdown reaches generations and task managers.
 
+mod blocking;
 mod builder;
 mod exposition;
 mod metrics;
@@ -22,6 +23,7 @@ pub(crate) use state::{OnStop, State, current};
 pub use tasks::{GenerationTask, TaskManager, WorkerOutput, WorkerStatus};
 
 use crate::{MullamaError, engine::Latch, process};
+use blocking::Blocking;
 use std::{
     future::{Future, pending},
     ops::Deref,
@@ -122,7 +124,7 @@ impl MullamaRuntime {
         let state = &self.tokio.state;
         let Some(counted) = state.admit() else { return refused() };
         let owner = state.clone();
-        self.tokio.spawn_blocking(move || {
+        self.tokio.blocking.spawn(&self.tokio, move || {
             let _counted = counted;
             OWNER.sync_scope(owner, work)
         })
@@ -292,9 +294,14 @@ struct Owned {
     /// `None` only while it is being dropped.
     tokio: Option<runtime::Runtime>,
     state: Arc<State>,
+    blocking: Arc<Blocking>,
 }
 
 impl Owned {
+    fn new(tokio: runtime::Runtime, state: Arc<State>) -> Self {
+        Self { tokio: Some(tokio), state, blocking: Arc::default() }
+    }
+
     /// The end of a graceful shutdown, on a thread of its own. `done` is set
     /// when all is over; if the shutdown was called by one of the tasks
     /// (`n_own`), already when only that one is left.
@@ -307,6 +314,7 @@ impl Owned {
         if n_left > 0 {
             tracing::warn!(tasks = n_left, "the shutdown's limit has passed; what has not ended is aborted");
         }
+        self.blocking.abort_waiting();
         if let Some(tokio) = self.tokio.take() {
             let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
             tokio.shutdown_timeout(deadline.map_or(Duration::MAX, left));
@@ -333,6 +341,7 @@ impl Drop for Owned {
             return;
         }
         self.state.stop();
+        self.blocking.abort_waiting();
         tokio.shutdown_background();
         self.state.went_down();
     }

@@ -4,7 +4,7 @@
 
 use mullama::{AsyncModel, EngineMetrics, ModelOptions, StreamConfig};
 use mullama_test_support::TinyModel;
-use std::{future::Future, time::Duration};
+use std::{future::Future, path::PathBuf, time::Duration};
 use tempfile::TempDir;
 
 /// How long a test waits for something that must happen. Never a measure: a
@@ -22,7 +22,15 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
 pub struct Tiny {
     /// The loaded model.
     pub model: AsyncModel,
-    _dir: TempDir,
+    dir: TempDir,
+}
+
+impl Tiny {
+    /// The model's file.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("tiny.gguf")
+    }
 }
 
 /// Loads a tiny random model.
@@ -36,7 +44,7 @@ pub async fn load(model: TinyModel, options: ModelOptions) -> Tiny {
     let path = dir.path().join("tiny.gguf");
     model.write_to(&path).expect("a model file");
     let model = AsyncModel::load_with(&path, options).await.expect("the tiny model loads");
-    Tiny { model, _dir: dir }
+    Tiny { model, dir }
 }
 
 /// Options that suit tiny models: one thread, so that tests don't fight over
@@ -77,4 +85,6 @@ mod pages {
     struct Errors;
     #[doc = include_str!("../../../docs/cancellation.md")]
     struct Cancellation;
+    #[doc = include_str!("../../../docs/gpu.md")]
+    struct Gpu;
 }

@@ -12,20 +12,34 @@ exceptions, which are also here.
 import atexit as _atexit
 
 from . import _mullama, errors, sync
+from ._batch import Batch
+from ._context import Context
+from ._devices import backends, devices
 from ._model import Model
-from ._options import GenerateOptions, KvType, LoadOptions
+from ._options import ContextOptions, GenerateOptions, KvType, LoadOptions, RuntimeOptions
+from ._pool import ModelPool, PooledModel
+from ._runtime import MullamaRuntime, configure_runtime, runtime
 from ._stream import TokenStream
+from ._tasks import GenerationTask, TaskManager
 from ._types import (
+    BackendInfo,
+    DeviceInfo,
+    DeviceKind,
     EngineMetrics,
     FinishReason,
     Generation,
     Histogram,
+    LayerPlacement,
     ModelInfo,
+    PoolStats,
+    RuntimeMetrics,
     Timings,
     TokenData,
     TokenLogprob,
     TokenLogprobs,
     Usage,
+    WorkerState,
+    WorkerStatus,
 )
 from .errors import (
     CancelledError,
@@ -52,31 +66,46 @@ from .errors import (
 __version__ = _mullama.__version__
 
 __all__ = [
+    "BackendInfo",
+    "Batch",
     "CancelledError",
     "ClosedError",
+    "Context",
     "ContextError",
+    "ContextOptions",
+    "DeviceInfo",
+    "DeviceKind",
     "EngineMetrics",
     "FinishReason",
     "GenerateOptions",
     "Generation",
     "GenerationError",
+    "GenerationTask",
     "Histogram",
     "InternalError",
     "InvalidInputError",
     "InvalidModelError",
     "IoError",
     "KvType",
+    "LayerPlacement",
     "LoadOptions",
     "Model",
     "ModelInfo",
     "ModelLoadError",
     "ModelNotFoundError",
+    "ModelPool",
     "MullamaError",
+    "MullamaRuntime",
     "OperationFailedError",
     "OutOfMemoryError",
+    "PoolStats",
+    "PooledModel",
     "PromptTooLongError",
     "QueueFullError",
+    "RuntimeMetrics",
+    "RuntimeOptions",
     "StateError",
+    "TaskManager",
     "TimeoutError",
     "Timings",
     "TokenData",
@@ -86,7 +115,13 @@ __all__ = [
     "TokenizationError",
     "UnsupportedError",
     "Usage",
+    "WorkerState",
+    "WorkerStatus",
+    "backends",
+    "configure_runtime",
+    "devices",
     "errors",
+    "runtime",
     "sync",
 ]
 

@@ -12,7 +12,7 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from . import _mullama
@@ -34,6 +34,8 @@ class _Mailbox:
         self.waiting: dict[int, tuple[asyncio.Future[Any], OnProgress | None]] = {}
         # Taken from the native side, but not given to those who wait yet.
         self.letters: deque[tuple[int, int, Any]] = deque()
+        # Tasks that nobody else has to hold. They go with the loop.
+        self.tasks: set[asyncio.Task[Any]] = set()
         self.held_by_loop = True
         try:
             loop.add_reader(self.native.open_socket(), self._deliver)
@@ -43,6 +45,13 @@ class _Mailbox:
             # The native side would keep a bound method, and so itself, alive.
             this = weakref.ref(self)
             self.native.call_instead(lambda: _deliver_to(this()))
+
+    def begin(self, operation: _mullama.Operation, on_progress: OnProgress | None) -> tuple[int, asyncio.Future[Any]]:
+        """Starts the operation; the future gets its result."""
+        key = operation.start(self.native)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.waiting[key] = (future, on_progress)
+        return key, future
 
     def _deliver(self) -> None:
         self.letters.extend(self.native.take())
@@ -116,13 +125,35 @@ def _mailbox_of(loop: asyncio.AbstractEventLoop) -> _Mailbox:
 async def run(operation: _mullama.Operation, on_progress: OnProgress | None = None) -> Any:
     """The operation's result. However the wait ends, the native work has
     ended or is being stopped afterwards."""
-    loop = asyncio.get_running_loop()
-    mailbox = _mailbox_of(loop)
-    key = operation.start(mailbox.native)
-    future: asyncio.Future[Any] = loop.create_future()
-    mailbox.waiting[key] = (future, on_progress)
+    mailbox = _mailbox_of(asyncio.get_running_loop())
+    key, future = mailbox.begin(operation, on_progress)
     try:
         return await future
     finally:
         del mailbox.waiting[key]
         operation.cancel()
+        # A result that came together with a cancellation goes now, and not
+        # when the traceback goes: it may be a lease for which others wait.
+        del future
+
+
+def spawn(
+    work: Coroutine[Any, Any, None], stopping: _mullama.Operation, ended: Callable[[asyncio.Task[None], bool], None]
+) -> None:
+    """Runs a coroutine as a task of the running loop, which holds it, and
+    cancels it when the operation ends. `ended` is told the task, and whether it
+    was to stop."""
+    loop = asyncio.get_running_loop()
+    mailbox = _mailbox_of(loop)
+    key, stop = mailbox.begin(stopping, None)
+    task = loop.create_task(work)
+    mailbox.tasks.add(task)
+
+    def done(task: asyncio.Task[None]) -> None:
+        mailbox.tasks.discard(task)
+        del mailbox.waiting[key]
+        stopping.cancel()
+        ended(task, stop.done())
+
+    task.add_done_callback(done)
+    stop.add_done_callback(lambda _: task.cancel())

@@ -11,7 +11,7 @@ from . import _mullama
 from ._loop import run
 from ._options import GenerateOptions, LoadOptions
 from ._stream import TokenStream
-from ._types import EngineMetrics, Generation, ModelInfo
+from ._types import EngineMetrics, Generation, LayerPlacement, ModelInfo
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -120,6 +120,10 @@ class Model(ModelState):
     async def metadata(self) -> dict[str, str]:
         """The metadata of the GGUF file."""
         return self._native.metadata()
+
+    async def placement(self) -> list[LayerPlacement]:
+        """Where the model's layers are: one entry a device that holds any."""
+        return self._native.placement()
 
     async def is_ready(self) -> bool:
         """Whether the model is loaded and not closed."""

@@ -87,3 +87,43 @@ class LoadOptions(TypedDict, total=False):
     """Called with the share of the load that is done, 0 to 1: in the event
     loop's thread, or for `mullama.sync` in the calling one. An exception from
     it ends the load and is raised by it."""
+
+
+class ContextOptions(TypedDict, total=False):
+    """How a `Context` is made."""
+
+    context_size: int | None
+    """Tokens that the context holds, over all of its sequences. Default: the
+    model's `context_size`."""
+    max_sequences: int | None
+    """Sequences that batches may use: ids from 0 to one less. Default 8."""
+    batch_size: int | None
+    """Most tokens evaluated in one decode step. Default: the model's."""
+    threads: int | None
+    """Threads that decode. Default: the model's."""
+    flash_attention: bool | None
+    """Force flash attention on or off. Default: the model's."""
+    kv_type_k: KvType | None
+    """Number type of the K half of the KV cache. Default: the model's."""
+    kv_type_v: KvType | None
+    """Number type of the V half of the KV cache. Default: the model's."""
+
+
+class RuntimeOptions(TypedDict, total=False):
+    """How the runtime of the process is made. It passes messages and tokenizes;
+    models compute on threads of their own."""
+
+    worker_threads: int | None
+    """Threads that run tasks, 1 to 1024. Default 1."""
+    max_blocking_threads: int | None
+    """Most threads at once for work that blocks, such as tokenizing, 1 to 16384.
+    They come when needed and go when idle. Default 512."""
+    thread_stack_size: int | None
+    """Bytes of stack of each of these threads, 128 KiB to 1 GiB. Default 2 MiB."""
+    thread_name: str | None
+    """Their name, of which Linux shows the first 15 bytes. Default
+    `'mullama-runtime'`."""
+    shutdown_timeout_ms: int | None
+    """Milliseconds that a shutdown would wait for tasks. The runtime of the
+    process lives until that ends, so it is checked and has no effect. Default
+    10000."""

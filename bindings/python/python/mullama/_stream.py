@@ -1,4 +1,4 @@
-"""`TokenStream`, the result of `Model.generate_stream`."""
+"""`TokenStream`, the result of `generate_stream` of a model or a context."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class StreamState:
 
     @property
     def seed(self) -> int | None:
-        """The seed; `None` before the first token was asked for."""
+        """The seed; `None` until the request was submitted."""
         return self._native.seed()
 
     def _describe(self, name: str) -> str:
@@ -91,9 +91,10 @@ class StreamState:
 class TokenStream(StreamState):
     """Generated tokens, as an asynchronous iterator and context manager.
 
-    The request is submitted when the first token is asked for. Leaving
-    `async for` early stops the native work, and so do `cancel`, `aclose`, the
-    end of `async with`, and losing the last reference.
+    A model's request is submitted when the first token is asked for, a
+    context's at the call. Leaving `async for` early stops the native work, and
+    so do `cancel`, `aclose`, the end of `async with`, and losing the last
+    reference.
     """
 
     __slots__ = ()

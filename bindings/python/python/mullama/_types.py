@@ -10,6 +10,14 @@ FinishReason: TypeAlias = Literal["stop", "stop_string", "length", "context_full
 """Why a generation ended: an end-of-generation token, a stop string,
 `max_tokens`, the end of `context_size`, or the caller."""
 
+DeviceKind: TypeAlias = Literal["cpu", "gpu", "integrated_gpu", "accelerator"]
+"""What kind of thing computes. An integrated GPU shares the CPU's memory; an
+accelerator works beside the CPU, such as a matrix unit or a BLAS library."""
+
+WorkerState: TypeAlias = Literal["running", "completed", "failed", "panicked", "stopped"]
+"""What became of a worker: at work, returned, ended with an error, ended with
+a bug of native code, or stopped by `stop_all`."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
@@ -153,3 +161,89 @@ class EngineMetrics:
     """Threads that decode, now."""
     cache_bytes: int
     """Bytes of the KV cache that hold live tokens, now."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStats:
+    """Figures of a `ModelPool`."""
+
+    size: int
+    """Leases that may be out at the same time."""
+    available: int
+    """Leases that can be taken without waiting, now."""
+    in_use: int
+    """Leases that are out, now. More than `size` for a while after the pool was
+    made smaller."""
+    waiting: int
+    """Calls of `acquire` that wait, now."""
+    acquired_total: int
+    """Leases given out since the pool was made."""
+    wait_ms_avg: float
+    """How long those had to be waited for on average, in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeMetrics:
+    """Live figures of the runtime that all models of the process share.
+    Counts go from its start on."""
+
+    active_tasks: int
+    """Tasks of the runtime that have not ended, now. A call that is being
+    served is one."""
+    completed_tasks: int
+    """Tasks that have ended: with a result, with an error, or cancelled."""
+    worker_threads: int
+    """Threads that run tasks."""
+    blocking_threads: int
+    """Threads that exist for work that blocks, now."""
+    total_generations: int
+    """Generations of the process that ended with a result: all models and
+    contexts; neither cancelled nor failed ones."""
+    avg_generation_ms: float
+    """How long those took on average, in milliseconds from submission to the
+    last token."""
+    uptime_seconds: int
+    """Whole seconds since the runtime was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """What a worker of a `TaskManager` does, or how it ended."""
+
+    state: WorkerState
+    message: str | None
+    """Why it failed or panicked."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """A part of llama.cpp that computes, as it was built in or found."""
+
+    name: str
+    n_devices: int
+    """Devices that it found on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """Something that models can compute with."""
+
+    name: str
+    description: str
+    """The vendor's name for it."""
+    backend: str
+    """The backend that drives it, as `BackendInfo.name`."""
+    kind: DeviceKind
+    memory_free: int
+    """Bytes, now."""
+    memory_total: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlacement:
+    """How many of a model's layers one device holds."""
+
+    device: str
+    """As `DeviceInfo.name`."""
+    n_layers: int

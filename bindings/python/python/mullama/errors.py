@@ -112,8 +112,8 @@ class CancelledError(MullamaError):
 
 class TimeoutError(MullamaError, builtins.TimeoutError):
     """The limit of `after_ms` milliseconds passed; the native work has
-    stopped. `partial` is the text until then. Raise the limit or ask for
-    fewer tokens."""
+    stopped. `partial` is the text until then; empty where the wait was for
+    something else, such as a lease. Raise the limit or ask for fewer tokens."""
 
     code = "timeout"
 
@@ -135,13 +135,15 @@ class QueueFullError(MullamaError):
 
 
 class ClosedError(MullamaError):
-    """The model or stream was closed. Load the model again."""
+    """The model, context, pool, lease or runtime is closed, or what it belongs
+    to is. Make it again."""
 
     code = "closed"
 
 
 class StateError(MullamaError):
-    """A saved state is cut, altered, or belongs to another model."""
+    """A saved state is cut, altered, of another model or a newer version, or
+    does not fit; the message says which. The context is as it was."""
 
     code = "state"
 
@@ -167,7 +169,8 @@ class OutOfMemoryError(MullamaError, MemoryError):
 
 
 class OperationFailedError(MullamaError):
-    """A failure that the caller's own Rust code reported through mullama."""
+    """A failure of the caller's own code that was reported through mullama: a
+    custom worker's, by `TaskManager.stop_all`."""
 
     code = "operation_failed"
 

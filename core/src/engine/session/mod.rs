@@ -16,8 +16,9 @@ mod work;
 mod worker;
 
 use super::{
-    Engine, KeepAlive, Reader, check_memory,
+    Engine, KeepAlive, Reader,
     latch::Latch,
+    loading::check_memory,
     pace::{self, Pace},
     registry,
 };

@@ -287,3 +287,80 @@ fn unfit(reason: String) -> MullamaError {
 fn refused(what: &str, path: &Path, error: &io::Error) -> MullamaError {
     MullamaError::Io { kind: error.kind(), message: format!("could not {what} '{}': {error}", path.display()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn go_on() -> Result<(), MullamaError> {
+        Ok(())
+    }
+
+    fn start() -> Vec<u8> {
+        [MAGIC.as_slice(), &VERSION.to_le_bytes()].concat()
+    }
+
+    #[test]
+    fn files_of_every_length_around_a_piece_come_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let head = start();
+        for len in (PIECE - 70..PIECE + 70).step_by(7).chain([0, 1, 2 * PIECE - 44, 3 * PIECE]) {
+            let body: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            write(&path, &[&head, &body], &mut go_on).unwrap();
+            assert_eq!(read(&path, &mut go_on).unwrap(), [head.as_slice(), &body].concat());
+        }
+    }
+
+    #[test]
+    fn whoever_stops_a_write_at_any_piece_finds_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        std::fs::write(&path, "old").unwrap();
+        let body = vec![1; 3 * PIECE];
+        for last in 0..6 {
+            let mut n = 0;
+            let mut stop = || {
+                n += 1;
+                if n > last { Err(MullamaError::Cancelled) } else { Ok(()) }
+            };
+            assert_eq!(write(&path, &[&body], &mut stop).is_ok(), last == 5);
+            let is_old = std::fs::read(&path).unwrap() == b"old";
+            assert_eq!(is_old, last < 5);
+            assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn histories_come_back_with_what_they_share() {
+        let identity = Identity { fingerprint: [7; 32], kv_types: [KvType::F16, KvType::Q8_0] };
+        let limits = Limits { context_size: 3, n_vocab: 10, can_share: true };
+        let cell = |token, row| Cell { token, row };
+        let sequences = [
+            Held { cells: vec![cell(1, 40), cell(2, 50)], evaluated: 1 },
+            Held::default(),
+            Held { cells: vec![cell(1, 40), cell(3, 60)], evaluated: 2 },
+            Held::default(),
+        ];
+        let bytes = [head(&identity, &sequences, 4), b"rest".to_vec()].concat();
+        let (history, state) = parse(&bytes, &identity, &limits, 5).unwrap();
+        assert_eq!(state, b"rest");
+        assert_eq!((history.n_rows(), history.len(2), history.evaluated(0)), (3, 2, 1));
+        assert_eq!(history.sharing(0), [0, 2]);
+        assert_eq!(history.tokens(2), [1, 3]);
+
+        for n in 0..bytes.len() {
+            assert!(parse(&bytes[..n], &identity, &limits, 5).is_err(), "{n} bytes");
+        }
+        let refused = |identity: &Identity, limits: Limits, n_sequences| {
+            parse(&bytes, identity, &limits, n_sequences).unwrap_err().to_string()
+        };
+        assert!(refused(&identity, limits, 2).contains("raise max_sequences"));
+        assert!(refused(&identity, Limits { context_size: 2, ..limits }, 5).contains("raise context_size"));
+        assert!(refused(&identity, Limits { n_vocab: 3, ..limits }, 5).contains("do not belong together"));
+        let other = Identity { fingerprint: [8; 32], ..identity };
+        assert!(refused(&other, limits, 5).contains("another model"));
+        let other = Identity { kv_types: [KvType::F32, KvType::F32], ..identity };
+        assert!(refused(&other, limits, 5).contains("its KV types are f16 and q8_0"));
+    }
+}

@@ -54,16 +54,31 @@ impl Display for WorkerStatus {
 mod sealed {
     pub trait Sealed {}
     impl Sealed for () {}
+    impl Sealed for super::Never {}
     impl<E> Sealed for Result<(), E> {}
 }
 
-/// What the future of a worker may give: nothing, or a result whose error has
-/// a text. Implemented for these two alone.
+/// The type `!` of a future that never returns, such as `async { loop { … } }`.
+/// Stable Rust names it only as what a function returns.
+type Never = <fn() -> ! as Returns>::Type;
+
+#[doc(hidden)]
+pub trait Returns {
+    type Type;
+}
+
+impl<T> Returns for fn() -> T {
+    type Type = T;
+}
+
+/// What the future of a worker may give: nothing, a result whose error has a
+/// text, or never anything. Implemented for these three alone.
 ///
 /// ```
 /// # async fn example(manager: &mullama::TaskManager) -> Result<(), mullama::MullamaError> {
 /// manager.spawn_worker("quiet", async {})?;
 /// manager.spawn_worker("careful", async { std::fs::remove_file("lock") })?;
+/// manager.spawn_worker("endless", async { loop { tokio::task::yield_now().await } })?;
 /// # Ok(())
 /// # }
 /// ```
@@ -76,6 +91,12 @@ pub trait WorkerOutput: sealed::Sealed + Send + 'static {
 impl WorkerOutput for () {
     fn failure(self) -> Option<String> {
         None
+    }
+}
+
+impl WorkerOutput for Never {
+    fn failure(self) -> Option<String> {
+        match self {}
     }
 }
 

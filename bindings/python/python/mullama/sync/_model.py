@@ -1,96 +1,20 @@
-"""The same names without `await`, for scripts and notebooks.
-
-A call blocks its thread and nothing else: the GIL is released, so other
-threads go on. Ctrl-C raises `KeyboardInterrupt` within about 50 ms and stops
-the native work.
-
->>> from mullama.sync import Model
->>> with Model.load("model.gguf") as model:
-...     for token in model.generate_stream("Once upon a time", 50):
-...         print(token.text, end="", flush=True)
-"""
+"""The blocking `Model`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import _mullama
-from ._model import ModelState, request
-from ._options import GenerateOptions, LoadOptions
-from ._stream import StreamState
-from ._types import Generation, ModelInfo, TokenData
+from .. import _mullama
+from .._model import ModelState, request
+from .._options import GenerateOptions, LoadOptions
+from .._types import Generation, LayerPlacement, ModelInfo
+from ._stream import TokenStream
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
-
-__all__ = ["Model", "TokenStream"]
-
-
-class TokenStream(StreamState):
-    """Generated tokens, as an iterator and context manager.
-
-    The request is submitted when the first token is asked for. Leaving `for`
-    early stops the native work, and so do `cancel`, `close`, the end of
-    `with`, and losing the last reference.
-    """
-
-    __slots__ = ()
-
-    def __iter__(self) -> Iterator[TokenData]:
-        """One iteration over what is left. When it is given up before the last
-        token, the stream is cancelled: `break` and exceptions end it."""
-        return _Iteration(self)
-
-    def __next__(self) -> TokenData:
-        """The next token; raises as `mullama.TokenStream.__anext__` does. None
-        is lost to a `KeyboardInterrupt`: the next call gives it."""
-        buffer = self._buffer
-        while not buffer:
-            if self._ended or not self._fill():
-                raise StopIteration
-            if not buffer:
-                self._native.pull().wait()
-        return buffer.popleft()
-
-    def close(self) -> None:
-        """Stops the native work and drops tokens that were not read.
-        Idempotent."""
-        self._native.cancel()
-        self._buffer.clear()
-        self._ended = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return self._describe("mullama.sync.TokenStream")
-
-
-class _Iteration:
-    """What `for` holds while it runs. Its end is the only sign that `break`
-    gives."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: TokenStream) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> TokenData:
-        return self._stream.__next__()
-
-    def __del__(self) -> None:
-        self._stream._leave()
 
 
 class Model(ModelState):
@@ -144,6 +68,10 @@ class Model(ModelState):
     def metadata(self) -> dict[str, str]:
         """The metadata of the GGUF file."""
         return self._native.metadata()
+
+    def placement(self) -> list[LayerPlacement]:
+        """Where the model's layers are: one entry a device that holds any."""
+        return self._native.placement()
 
     def is_ready(self) -> bool:
         """Whether the model is loaded and not closed."""
