@@ -7,7 +7,7 @@ use crate::{
     engine::{Engine, Handle, Loading, Reader},
     scope::Scope,
 };
-use std::{collections::BTreeMap, future::poll_fn, path::Path, sync::Arc};
+use std::{collections::BTreeMap, future::poll_fn, path::Path};
 
 /// Prompts of more bytes than this would keep a thread that serves other tasks
 /// for some milliseconds.
@@ -35,7 +35,7 @@ pub struct AsyncModel {
 impl AsyncModel {
     /// The model of a pool's lease.
     #[cfg(feature = "tokio-runtime")]
-    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<crate::engine::Lease>) -> Self {
+    pub(crate) fn leased(engine: std::sync::Arc<Engine>, lease: &std::sync::Arc<crate::engine::Lease>) -> Self {
         Self { engine: Handle::leased(engine, lease) }
     }
 
