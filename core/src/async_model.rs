@@ -7,7 +7,9 @@ use crate::{
     engine::{Engine, Handle, Loading, Reader},
     scope::Scope,
 };
-use std::{collections::BTreeMap, future::poll_fn, path::Path, sync::Arc};
+#[cfg(feature = "tokio-runtime")]
+use std::sync::Arc;
+use std::{collections::BTreeMap, future::poll_fn, path::Path};
 
 /// Prompts of more bytes than this would keep a thread that serves other tasks
 /// for some milliseconds.
