@@ -21,7 +21,6 @@ pub struct Family {
 ///
 /// # Panics
 /// On the first line that is not.
-#[must_use]
 pub fn parse(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     let mut current = String::new();

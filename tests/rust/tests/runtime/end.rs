@@ -30,6 +30,29 @@ fn a_generation_in_a_task_within_a_task_is_cancelled_too() {
 }
 
 #[test]
+fn a_shutdown_cancels_the_stream_of_a_context() {
+    run(async {
+        let runtime = patient();
+        let tiny = tiny(mullama::ModelOptions { context_size: 16_384, ..options() }).await;
+        let model = Arc::new(tiny.model.clone());
+        let (started, is_started) = oneshot::channel();
+        let task = runtime.spawn(async move {
+            let mut context = mullama::AsyncContext::new(model).await.unwrap();
+            let mut stream = context.generate_stream_with(&[1, 5, 6], exactly(15_000)).await.unwrap();
+            stream.next().await.unwrap().unwrap();
+            started.send(()).unwrap();
+            while let Some(token) = stream.next().await {
+                token.unwrap();
+            }
+            stream.finish_reason()
+        });
+        is_started.await.unwrap();
+        runtime.shutdown().await.unwrap();
+        assert_eq!(task.await.unwrap(), Some(FinishReason::Cancelled));
+    });
+}
+
+#[test]
 fn a_shutdown_cancels_the_synchronous_calls_of_its_blocking_tasks() {
     let tiny = run(tiny(mullama::ModelOptions { context_size: 16_384, ..options() }));
     let (started, is_started) = mpsc::channel();
