@@ -268,12 +268,11 @@ test('classes are made by their factories alone, and show what they are', () => 
   assert.equal(inspect(pool), 'ModelPool { 1 of 1 available, 0 waiting }')
 })
 
-const IMPORT = `import { ModelPool } from 'mullama'; const OPTIONS = ${JSON.stringify(OPTIONS)}; const ENDLESS = ${JSON.stringify(ENDLESS)};
-  const turn = () => new Promise((resolve) => setTimeout(resolve, 5));`
+const PRELUDE = `const OPTIONS = ${JSON.stringify(OPTIONS)};`
 
 test('a forgotten lease goes back when it is collected', async () => {
   const { code, stdout, stderr } = await run(
-    `
+    `${PRELUDE}
     const pool = await ModelPool.create(OPTIONS, 2)
     const forget = async () => { await (await pool.acquire()).tokenize('x'); pool.tryAcquire() }
     await forget()
@@ -283,14 +282,13 @@ test('a forgotten lease goes back when it is collected', async () => {
     await pool.close()
     `,
     ['--expose-gc'],
-    IMPORT,
   )
   assert.deepEqual({ code, stdout, stderr }, { code: 0, stdout: 'back\n', stderr: '' })
 })
 
 test('collecting a lease does not end its streams and calls', async () => {
   const { code, stdout, stderr } = await run(
-    `
+    `${PRELUDE}
     const pool = await ModelPool.create(OPTIONS, 1)
     const start = async () => {
       const lease = await pool.acquire()
@@ -304,7 +302,6 @@ test('collecting a lease does not end its streams and calls', async () => {
     await pool.close()
     `,
     ['--expose-gc'],
-    IMPORT,
   )
   assert.deepEqual({ code, stdout, stderr }, { code: 0, stdout: '40 40\n', stderr: '' })
 })

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod prometheus;
+
 use mullama::{AsyncModel, EngineMetrics, ModelOptions, StreamConfig};
 use mullama_test_support::TinyModel;
 use std::{future::Future, path::PathBuf, time::Duration};
