@@ -8,6 +8,8 @@ use crate::{
     scope::Scope,
 };
 use std::{collections::BTreeMap, future::poll_fn, path::Path};
+#[cfg(feature = "tokio-runtime")]
+use {crate::engine::Lease, std::sync::Arc};
 
 /// Prompts of more bytes than this would keep a thread that serves other tasks
 /// for some milliseconds.
@@ -35,7 +37,7 @@ pub struct AsyncModel {
 impl AsyncModel {
     /// The model of a pool's lease.
     #[cfg(feature = "tokio-runtime")]
-    pub(crate) fn leased(engine: std::sync::Arc<Engine>, lease: &std::sync::Arc<crate::engine::Lease>) -> Self {
+    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<Lease>) -> Self {
         Self { engine: Handle::leased(engine, lease) }
     }
 

@@ -107,7 +107,8 @@ impl TaskManager {
     fn stop_all(&self, py: Python<'_>, caller: Option<&Bound<'_, Worker>>) -> PyResult<Operation> {
         let manager = self.0.get(py)?.clone();
         let mut works = manager.works().clone();
-        works.retain(|work| !caller.is_some_and(|caller| work.is_of(caller.get())));
+        // The core knows of what has ended.
+        works.retain(|work| !work.has_ended() && !caller.is_some_and(|caller| work.is_of(caller.get())));
         Ok(Operation::uncounted(move |sink| async move {
             let mut result = manager.core.stop_all().await;
             sink.send(Message::Progress(1.0));

@@ -314,6 +314,11 @@ impl Context {
         self.holds_cells = false;
     }
 
+    /// Bytes that [`Self::state`] takes; 0 if llama.cpp does not tell.
+    pub(crate) fn state_size(&mut self) -> usize {
+        self.with_cells_released(|context| context.size_of_state(-1, &mut ErrorText::new()))
+    }
+
     /// The whole memory: all sequences, and which cells they share.
     ///
     /// # Errors
@@ -349,17 +354,22 @@ impl Context {
         done
     }
 
+    fn size_of_state(&mut self, seq_id: sys::llama_seq_id, error: &mut ErrorText) -> usize {
+        // SAFETY: the context is live; `seq_id` is -1 or below `n_seq_max`.
+        unsafe { shim::mullama_state_size(self.context.as_ptr(), seq_id, error.as_mut_ptr(), error.size()) }
+    }
+
     fn read_state(&mut self, seq_id: sys::llama_seq_id) -> Result<Vec<u8>, MullamaError> {
         logging::take_errors();
         let mut error = ErrorText::new();
-        // SAFETY: the context is live; `seq_id` is -1 or below `n_seq_max`.
-        let size = unsafe { shim::mullama_state_size(self.context.as_ptr(), seq_id, error.as_mut_ptr(), error.size()) };
+        let size = self.size_of_state(seq_id, &mut error);
         let mut state = Vec::new();
         state.try_reserve_exact(size).map_err(|_| {
             MullamaError::OutOfMemory(format!("a copy of the context's memory needs {} MiB", size.div_ceil(1 << 20)))
         })?;
         state.resize(size, 0);
-        // SAFETY: as above; `state` has room for `size` bytes.
+        // SAFETY: the context is live; `seq_id` is -1 or below `n_seq_max`;
+        // `state` has room for `size` bytes.
         let written = unsafe {
             shim::mullama_state_get(
                 self.context.as_ptr(),

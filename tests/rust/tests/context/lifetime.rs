@@ -196,6 +196,17 @@ fn a_context_works_while_the_engine_and_other_contexts_do() {
 }
 
 #[test]
+fn a_process_exits_in_the_middle_of_a_contexts_stream() {
+    run(async {
+        let tiny = Tiny::load(slow()).await;
+        let mut child =
+            tokio::process::Command::new(env!("CARGO_BIN_EXE_exit-mid-stream")).arg(&tiny.path).spawn().unwrap();
+        let status = child.wait().await.unwrap();
+        assert_eq!(status.code(), Some(7), "{status}");
+    });
+}
+
+#[test]
 fn a_context_that_does_not_fit_the_memory_is_refused() {
     run(async {
         let tiny = Tiny::load(TinyModel::llama().seed(5).n_layer(2).n_embd(1024).n_head(8, 8)).await;
