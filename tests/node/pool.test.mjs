@@ -40,6 +40,21 @@ test('calls are served in their order', async (context) => {
   assert.deepEqual(order, Array.from({ length: 20 }, (_, i) => i))
 })
 
+test('calls that need not wait keep their order too', async (context) => {
+  const own = await ModelPool.create({ ...OPTIONS, contextSize: 64 }, 12)
+  context.after(() => own.close())
+  const { signal } = new AbortController()
+  const order = []
+  await Promise.all(
+    Array.from({ length: 24 }, async (_, i) => {
+      const lease = await own.acquire([undefined, { timeoutMs: 60_000 }, { signal }][i % 3])
+      order.push(i)
+      lease.release()
+    }),
+  )
+  assert.deepEqual(order, Array.from({ length: 24 }, (_, i) => i))
+})
+
 test('a call that comes when a lease is given back does not pass those who wait', async (context) => {
   const [lease] = await take(context)
   const order = []
