@@ -99,6 +99,9 @@ impl Context {
         raw.type_k = ggml_type(params.type_k);
         raw.type_v = ggml_type(params.type_v);
         raw.kv_unified = true;
+        // Layers with a sliding window keep all tokens: without them nothing
+        // could be taken back, as after a step that was stopped.
+        raw.swa_full = true;
         raw.no_perf = true;
 
         logging::take_errors();
