@@ -10,7 +10,6 @@ import type { BackendInfo, DeviceInfo, RuntimeMetrics } from './results.js'
 export class MullamaRuntime {
   private constructor()
 
-  /** Live figures of the runtime. */
   /** Its figures, now. */
   metrics(): Promise<RuntimeMetrics>
 
@@ -20,7 +19,6 @@ export class MullamaRuntime {
    */
   metricsText(): Promise<string>
 
-  /** Whether it takes work. */
   /** Whether it runs: always, until the process ends. */
   isRunning(): boolean
 }

@@ -362,3 +362,28 @@ impl Drop for Owned {
         self.state.went_down();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_admitted_is_dropped_and_gives_a_cancelled_error() {
+        let runtime = MullamaRuntime::new().worker_threads(1).build().unwrap();
+        let kept = Arc::new(());
+        let task = |kept: Arc<()>| async move { drop(kept) };
+        runtime.tokio.state.stop();
+        assert!(!runtime.is_running());
+        let check = async || {
+            let (for_task, for_work) = (kept.clone(), kept.clone());
+            assert!(runtime.spawn(task(for_task)).await.unwrap_err().is_cancelled());
+            assert!(runtime.spawn_blocking(move || drop(for_work)).await.unwrap_err().is_cancelled());
+            assert_eq!(Arc::strong_count(&kept), 1);
+        };
+        pollster::block_on(check());
+        // In a runtime's context, where Tokio's own may not be dropped.
+        let host = MullamaRuntime::new().worker_threads(1).build().unwrap();
+        host.tokio().block_on(check());
+        assert_eq!(pollster::block_on(runtime.metrics()).completed_tasks, 0);
+    }
+}
