@@ -130,6 +130,22 @@ impl MullamaRuntime {
         })
     }
 
+    /// A future that counts as a task of this runtime from now until it ends,
+    /// whoever polls it. For the bindings, whose tasks do more than the call:
+    /// they settle a promise, by which time the call is counted as ended.
+    /// `None` when the runtime is ending.
+    #[doc(hidden)]
+    pub fn counted<F: Future>(&self, future: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+        let state = self.tokio.state.clone();
+        let counted = state.admit();
+        async move {
+            let counted = counted?;
+            let output = OWNER.scope(state, future).await;
+            drop(counted);
+            Some(output)
+        }
+    }
+
     /// Live figures of the runtime, and the process's generations. Nothing is
     /// waited for.
     ///
