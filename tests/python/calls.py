@@ -5,7 +5,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import json
-import os
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +13,7 @@ from typing import Any
 
 import mullama
 import mullama.sync
-from conftest import SOON, find_model
+from conftest import SOON, find_model, tiny_model_program
 from expectations import mismatch
 
 
@@ -299,14 +298,6 @@ class Scene:
             "tokens": [item.token_id for item in items],
             **{name: getattr(stream, name) for name in ("usage", "finish_reason", "stop_string", "seed")},
         }
-
-
-def tiny_model_program() -> Path:
-    """`tiny-model` of tests/support, which `cargo build --workspace` makes."""
-    cache = Path(os.environ.get("MULLAMA_CACHE") or find_model().parents[1])
-    program = Path(os.environ.get("CARGO_TARGET_DIR") or cache / "target") / "release" / "tiny-model"
-    assert program.is_file(), f"there is no program {program}; run `make tiny-model`"
-    return program
 
 
 def options(arguments: dict[str, Any]) -> dict[str, Any]:

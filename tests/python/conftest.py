@@ -46,6 +46,22 @@ def model_path() -> str:
     return str(path)
 
 
+def tiny_model_program() -> Path:
+    """`tiny-model` of tests/support, which `cargo build --workspace` makes."""
+    cache = Path(os.environ.get("MULLAMA_CACHE") or find_model().parents[1])
+    program = Path(os.environ.get("CARGO_TARGET_DIR") or cache / "target") / "release" / "tiny-model"
+    assert program.is_file(), f"there is no program {program}; run `make tiny-model`"
+    return program
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model with random weights, for what does not depend on them."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    subprocess.run([tiny_model_program(), "llama", path], check=True)
+    return str(path)
+
+
 @pytest.fixture(scope="session")
 def model(model_path: str) -> mullama.Model:
     """Four requests at a time, no time limit. One thread, as in all tests
@@ -91,13 +107,23 @@ async def generating(model: mullama.Model, tokens: int = 1) -> None:
     await until(lambda: model.metrics().generated_tokens >= goal)
 
 
-def engine_threads() -> int:
-    """Native threads of models in this process."""
+def threads(prefix: str) -> int:
+    """Threads of this process whose names begin so."""
     count = 0
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
-            count += (task / "comm").read_text().startswith("mullama-eng")
+            count += (task / "comm").read_text().startswith(prefix)
     return count
+
+
+def engine_threads() -> int:
+    """Native threads of models in this process."""
+    return threads("mullama-eng")
+
+
+def context_threads() -> int:
+    """Native threads of contexts in this process."""
+    return threads("mullama-ctx")
 
 
 def run_script(code: str, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:

@@ -163,6 +163,107 @@ atexit.register(late)
         9,
         "",
     ),
+    "leases_out_and_waits_for_more": (
+        ASYNC
+        + """
+async def hold(pool):
+    async with pool.acquire() as model:
+        await model.generate("Once", **MANY)
+async def main():
+    global pool, tasks
+    pool = await mullama.ModelPool.create(sys.argv[1], 2, threads=1, timeout_ms=0)
+    tasks = [asyncio.create_task(hold(pool)) for _ in range(8)]
+    while pool.stats().waiting < 6:
+        await asyncio.sleep(0.01)
+    sys.exit(11)
+asyncio.run(main())
+""",
+        11,
+        "",
+    ),
+    "contexts_in_the_middle_of_everything": (
+        ASYNC
+        + """
+async def main():
+    global contexts, streams, tasks
+    model = await load()
+    contexts = [await mullama.Context.create(model) for _ in range(4)]
+    streams = [context.generate_stream([200], **MANY) for context in contexts]
+    batch = mullama.Batch()
+    batch.add_sequence(1, [200] * 1000)
+    tasks = [asyncio.create_task(context.process_batch([batch])) for context in contexts]
+    tasks.append(asyncio.create_task(contexts[0].save_state("never")))
+    tasks.append(asyncio.create_task(mullama.Context.create(model)))
+    await anext(streams[0])
+    sys.exit(12)
+asyncio.run(main())
+""",
+        12,
+        "",
+    ),
+    "end_of_script_with_a_context_stream_half_read": (
+        ASYNC
+        + """
+async def main():
+    global model, stream
+    model = await load()
+    stream = (await mullama.Context.create(model)).generate_stream([200], **MANY)
+    await anext(stream)
+asyncio.run(main())
+""",
+        0,
+        "",
+    ),
+    "workers_of_all_kinds": (
+        ASYNC
+        + """
+async def work():
+    await asyncio.Event().wait()
+async def main():
+    global manager, tasks
+    model = await load()
+    manager = mullama.TaskManager()
+    tasks = [manager.submit(model, "Once", **MANY) for _ in range(4)]
+    for _ in range(2):
+        manager.spawn_generation_worker()
+    manager.spawn_metrics_collector(interval_ms=1)
+    manager.spawn_worker("mine", work)
+    while model.metrics().generated_tokens < 8:
+        await asyncio.sleep(0.01)
+    sys.exit(13)
+asyncio.run(main())
+""",
+        13,
+        "",
+    ),
+    "blocking_waits_of_all_kinds_in_daemon_threads": (
+        """
+import sys, threading, time
+import mullama.sync
+from mullama.sync import Batch, Context, Model, ModelPool, TaskManager
+
+def deaf(stop):
+    time.sleep(1000)
+
+model = Model.load(sys.argv[1], threads=1, timeout_ms=0)
+pool = ModelPool.create(sys.argv[1], 1, threads=1)
+lease = pool.acquire()
+context = Context.create(model)
+stream = context.generate_stream([200], 100000, ignore_eos=True)
+batch = Batch()
+batch.add_sequence(0, [200])
+manager = TaskManager()
+manager.spawn_worker("deaf", deaf)
+other = TaskManager()
+task = other.submit(model, "Once")
+for wait in (pool.acquire, lambda: context.process_batch([batch]), task.result, manager.stop_all):
+    threading.Thread(target=wait, daemon=True).start()
+next(stream)
+sys.exit(14)
+""",
+        14,
+        "",
+    ),
     "imported_and_not_used": ("import mullama, sys\nsys.exit(10)\n", 10, ""),
 }
 
@@ -206,6 +307,21 @@ async def main():
         await asyncio.sleep(0.05)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        async with await mullama.Context.create(model) as context:
+            context.generate_stream([200], 5)
+            await context.clear()
+        async with mullama.TaskManager() as manager:
+            manager.spawn_generation_worker()
+            manager.spawn_worker("mine", asyncio.Event().wait)
+            await manager.submit(model, "Once", 2)
+    async with await mullama.ModelPool.create(sys.argv[1], 1, threads=1) as pool:
+        async with pool.acquire():
+            task = asyncio.create_task(pool.acquire())
+            await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await pool.acquire()
+    await mullama.runtime().metrics()
 asyncio.run(main())
 """
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mullama
 import pytest
-from conftest import ENDLESS, SOON, generating, idle
+from conftest import ENDLESS, SOON, generating, idle, until
 from mullama import _loop
 
 Model = mullama.Model
@@ -59,6 +59,66 @@ def test_calls_streams_and_cancellation_work_in_every_loop(
     loop = new_loop()
     try:
         loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("new_loop", KINDS, ids=["asyncio", "uvloop", "no-readers"])
+def test_contexts_pools_and_tasks_work_in_every_loop(
+    tiny_path: str, tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def contexts(model: Model) -> None:
+        async with await mullama.Context.create(model) as context:
+            ids = await model.tokenize("hello world")
+            stream = context.generate_stream(ids, 5, ignore_eos=True)
+            await context.save_state(tmp_path / "state")
+            assert len([token async for token in stream]) == 5
+            await context.clear()
+            await context.load_state(tmp_path / "state")
+            assert context.n_past() == len(ids) + 5
+
+    async def pools() -> None:
+        async def work(number: int) -> None:
+            async with pool.acquire() as model:
+                served.append(number)
+                await model.generate("hello", 1)
+
+        served: list[int] = []
+        async with await mullama.ModelPool.create(tiny_path, 2, threads=1) as pool:
+            jobs = [asyncio.ensure_future(work(number)) for number in range(32)]
+            await pool.resize(6)
+            await asyncio.gather(*jobs)
+            assert served == list(range(32))
+            held = [await pool.acquire() for _ in range(6)]
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(pool.acquire(), 0.02)
+            held.clear()
+            # One may go by way of the wait that was given up.
+            await until(lambda: pool.stats().in_use == 0)
+
+    async def tasks(model: Model) -> None:
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(True)
+
+        ended: list[bool] = []
+        async with mullama.TaskManager() as manager:
+            manager.spawn_generation_worker()
+            manager.spawn_worker("mine", work)
+            assert len((await manager.submit(model, "hello", 3, ignore_eos=True)).tokens) == 3
+        assert ended == [True]
+        assert {status.state for status in manager.worker_status().values()} == {"stopped"}
+
+    async def main() -> None:
+        async with await Model.load(tiny_path, threads=1) as model:
+            await asyncio.gather(contexts(model), pools(), tasks(model))
+            assert (await mullama.runtime().metrics()).worker_threads == 1
+
+    loop = new_loop()
+    try:
+        loop.run_until_complete(asyncio.wait_for(main(), 30))
     finally:
         loop.close()
 

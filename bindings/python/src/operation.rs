@@ -6,6 +6,7 @@
 //! the order of the calls is done while it is made (`begun.rs`).
 
 use crate::{
+    begun,
     convert::ToPython,
     errors, gate,
     mailbox::Mailbox,
@@ -18,7 +19,7 @@ use pyo3::prelude::*;
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Mutex, OnceLock, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     time::Duration,
 };
 use tokio::task::AbortHandle;
@@ -26,7 +27,8 @@ use tokio::task::AbortHandle;
 /// How often a waiting thread looks for Ctrl-C.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-type Work = Box<dyn FnOnce(Sink) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send>;
+/// Makes the future that sends the result.
+type Work = Box<dyn FnOnce(Sink, Reply) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// Dropping it cancels what it started.
 #[pyclass(frozen, module = "mullama._mullama")]
@@ -38,6 +40,8 @@ struct Inner {
     task: OnceLock<AbortHandle>,
     /// Whether it is one of the tasks that the runtime's metrics count.
     counted: bool,
+    /// Dropped as soon as nobody waits for the result any more.
+    kept: Mutex<Option<Box<dyn Send>>>,
 }
 
 impl Operation {
@@ -78,22 +82,55 @@ impl Operation {
         Self::made(work(begin), false)
     }
 
+    /// Of a future whose result leaves after those of the operations on the
+    /// same queue that were started before. It must not be ready before
+    /// theirs. Errors leave at once. `kept` is dropped when nobody waits for
+    /// the result any more.
+    pub(crate) fn in_order<T, F>(
+        queue: Arc<tokio::sync::Mutex<()>>,
+        kept: impl Send + 'static,
+        begin: impl FnOnce() -> F + Send + 'static,
+    ) -> Self
+    where
+        T: ToPython + Send + 'static,
+        F: Future<Output = Result<T, MullamaError>> + Send + 'static,
+    {
+        let work: Work = Box::new(move |_, reply| {
+            let place = begun::begin(queue.lock_owned());
+            let future = outcome(begin());
+            Box::pin(async move {
+                let outcome = future.await;
+                if outcome.is_ok() {
+                    let _turn = place.finish().await;
+                    reply.send(outcome);
+                } else {
+                    reply.send(outcome);
+                }
+            })
+        });
+        let operation = Self::made(work, true);
+        if let Some(inner) = operation.0.peek() {
+            *lock(&inner.kept) = Some(Box::new(kept));
+        }
+        operation
+    }
+
     fn made(work: Work, counted: bool) -> Self {
-        Self(Owned::new(Inner { work: Mutex::new(Some(work)), task: OnceLock::new(), counted }))
+        let (work, kept) = (Mutex::new(Some(work)), Mutex::new(None));
+        Self(Owned::new(Inner { work, task: OnceLock::new(), counted, kept }))
     }
 
     fn begin(&self, py: Python<'_>, sink: Sink) -> PyResult<()> {
         let inner = self.0.get(py)?;
-        let work = inner.work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let work = lock(&inner.work).take();
         let work = work.ok_or_else(|| errors::internal(py, "the operation was started already"))?;
         let runtime = runtime().map_err(|error| errors::to_py(py, error))?;
         let reply = Reply::new(sink.clone());
-        let future = {
+        let task = {
             // A future that is polled while it is made may need a timer.
             let _inside = runtime.tokio().enter();
-            work(sink)
+            work(sink, reply)
         };
-        let task = async move { reply.send(future.await) };
         let task = if inner.counted { runtime.spawn(task) } else { runtime.tokio().spawn(task) };
         let _ = inner.task.set(task.abort_handle());
         Ok(())
@@ -105,13 +142,24 @@ where
     T: ToPython + Send + 'static,
     F: Future<Output = Result<T, MullamaError>> + Send + 'static,
 {
-    Box::new(move |sink| {
-        let future = begin(sink);
-        Box::pin(async move {
-            let value = future.await?;
-            Ok(Box::new(move |py: Python<'_>| value.to_python(py)) as _)
-        })
+    Box::new(move |sink, reply| {
+        let future = outcome(begin(sink));
+        Box::pin(async move { reply.send(future.await) })
     })
+}
+
+async fn outcome<T, F>(future: F) -> Outcome
+where
+    T: ToPython + Send + 'static,
+    F: Future<Output = Result<T, MullamaError>> + Send + 'static,
+{
+    let value = future.await?;
+    Ok(Box::new(move |py: Python<'_>| value.to_python(py)))
+}
+
+/// Nothing that can panic runs under these locks, so a poisoned one is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[pymethods]
@@ -157,9 +205,11 @@ impl Operation {
     /// Drops the future, which stops the native work. Nothing happens when it
     /// is done or was not started.
     fn cancel(&self) {
-        if let Some(task) = self.0.peek().and_then(|inner| inner.task.get()) {
+        let Some(inner) = self.0.peek() else { return };
+        if let Some(task) = inner.task.get() {
             task.abort();
         }
+        drop(lock(&inner.kept).take());
     }
 }
 

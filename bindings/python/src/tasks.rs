@@ -100,12 +100,16 @@ impl TaskManager {
         Ok(worker)
     }
 
-    /// Waits also for the work of custom workers. Progress of 1 says that all
-    /// workers count as stopped, and custom ones have to be told.
-    fn stop_all(&self, py: Python<'_>) -> PyResult<Operation> {
+    /// Waits also for the work of custom workers, but not for that of `caller`,
+    /// which asks for it. Progress of 1 says that all workers count as stopped,
+    /// and custom ones have to be told.
+    #[pyo3(signature = (caller=None))]
+    fn stop_all(&self, py: Python<'_>, caller: Option<&Bound<'_, Worker>>) -> PyResult<Operation> {
         let manager = self.0.get(py)?.clone();
+        let mut works = manager.works().clone();
+        // The core knows of what has ended.
+        works.retain(|work| !work.has_ended() && !caller.is_some_and(|caller| work.is_of(caller.get())));
         Ok(Operation::uncounted(move |sink| async move {
-            let works = manager.works().clone();
             let mut result = manager.core.stop_all().await;
             sink.send(Message::Progress(1.0));
             for mut work in works {

@@ -63,6 +63,10 @@ pub(crate) fn worker(name: String) -> (Worker, Work, impl Future<Output = Result
 }
 
 impl Work {
+    pub(crate) fn is_of(&self, worker: &Worker) -> bool {
+        worker.0.peek().is_some_and(|worker| worker.end.subscribe().same_channel(&self.end))
+    }
+
     /// Waits for the end.
     pub(crate) async fn end(&mut self) -> End {
         match self.end.wait_for(Option::is_some).await.as_deref() {

@@ -65,6 +65,115 @@ def blocking() -> None:
             assert_type(next(stream), mullama.TokenData)
 
 
+async def contexts(model: mullama.Model, path: Path) -> None:
+    async with await mullama.Context.create(model, context_size=512, kv_type_k="q8_0") as context:
+        assert_type(context, mullama.Context)
+        assert_type(context.generate_stream([1, 2], 5, temperature=0), mullama.TokenStream)
+        assert_type(context.n_past(), int)
+        batch = mullama.Batch()
+        batch.add(1, 0, (0, 1), logits=True)
+        batch.add_sequence(2, [1, 2])
+        assert_type(len(batch), int)
+        assert_type(batch.is_empty(), bool)
+        assert_type(await context.process_batch([batch]), list[list[int]])
+        await context.save_state(path)
+        await context.load_state("state")
+        await context.truncate(3)
+        await context.clear()
+
+        await mullama.Context.create(model, max_concurrent=3)  # type: ignore[call-arg]
+        await mullama.Context.create("model.gguf")  # type: ignore[arg-type]
+        await context.process_batch(batch)  # type: ignore[arg-type]
+        context.generate_stream("text")  # type: ignore[arg-type]
+        batch.add(1, 0, 0)  # type: ignore[arg-type]
+        await context.n_past()  # type: ignore[misc]
+
+
+async def pools() -> None:
+    async with await mullama.ModelPool.create("model.gguf", size=4, context_size=4096) as pool:
+        assert_type(pool, mullama.ModelPool)
+        async with pool.acquire(timeout_ms=100) as model:
+            assert_type(model, mullama.PooledModel)
+            usable_as_a_model: mullama.Model = model
+            assert_type(await usable_as_a_model.generate("prompt", 5), str)
+            model.release()
+        assert_type(await pool.acquire(), mullama.PooledModel)
+        assert_type(await asyncio.wait_for(pool.acquire(), 1), mullama.PooledModel)
+        assert_type(await asyncio.create_task(pool.acquire()), mullama.PooledModel)
+        assert_type(pool.try_acquire(), mullama.PooledModel | None)
+        assert_type(pool.stats().wait_ms_avg, float)
+        await pool.resize(8)
+
+        await pool.stats()  # type: ignore[misc]
+        with pool.acquire() as _:  # type: ignore[attr-defined]
+            pass
+        pool.stats().size = 3  # type: ignore[misc]
+
+
+async def tasks(model: mullama.Model, lease: mullama.PooledModel) -> None:
+    async def work() -> int:
+        return 3
+
+    async with mullama.TaskManager() as manager:
+        assert_type(manager.spawn_generation_worker(), str)
+        assert_type(manager.spawn_metrics_collector(interval_ms=100, capacity=5), str)
+        task = manager.submit(model, "prompt", 5, top_k=3)
+        assert_type(task, mullama.GenerationTask)
+        assert_type(await task, mullama.Generation)
+        assert_type(task.id, int)
+        assert_type(await manager.submit(lease, "prompt"), mullama.Generation)
+        task.cancel()
+        manager.spawn_worker("name", work)
+        manager.spawn_worker("name", asyncio.Event().wait)
+        assert_type(manager.metrics_history(), list[mullama.RuntimeMetrics])
+        status = manager.worker_status()["name"]
+        if status.state == "failed":
+            assert_type(status.message, str | None)
+
+        manager.spawn_metrics_collector(100)  # type: ignore[call-arg]
+        manager.spawn_worker("name", work())  # type: ignore[arg-type]
+        manager.spawn_worker("name", print)  # type: ignore[arg-type]
+        task.id = 3  # type: ignore[misc]
+        if status.state == "gone":  # type: ignore[comparison-overlap]
+            pass
+
+
+async def the_runtime(model: mullama.Model) -> None:
+    mullama.configure_runtime(worker_threads=2, thread_name="mine", shutdown_timeout_ms=None)
+    runtime = mullama.runtime()
+    assert_type(runtime, mullama.MullamaRuntime)
+    assert_type(await runtime.metrics(), mullama.RuntimeMetrics)
+    assert_type((await runtime.metrics()).avg_generation_ms, float)
+    assert_type(await runtime.metrics_text(), str)
+    assert_type(runtime.is_running(), bool)
+    assert_type(mullama.backends()[0].n_devices, int)
+    device = mullama.devices()[0]
+    if device.kind == "integrated_gpu":
+        assert_type(device.memory_free, int)
+    assert_type((await model.placement())[0].n_layers, int)
+
+    mullama.configure_runtime(threads=2)  # type: ignore[call-arg]
+    mullama.configure_runtime(2)  # type: ignore[call-arg]
+
+
+def blocking_twins(model: mullama.sync.Model) -> None:
+    with mullama.sync.Context.create(model) as context:
+        assert_type([token.index for token in context.generate_stream([1])], list[int])
+        assert_type(context.process_batch([mullama.sync.Batch()]), list[list[int]])
+    with mullama.sync.ModelPool.create("model.gguf") as pool, pool.acquire() as lease:
+        assert_type(lease, mullama.sync.PooledModel)
+        assert_type(lease.generate("prompt"), str)
+        lease.release()
+    with mullama.sync.TaskManager() as manager:
+        assert_type(manager.submit(model, "prompt").result(timeout=0.5), mullama.Generation)
+        manager.spawn_worker("name", lambda stop: stop.wait(3))
+
+        manager.spawn_worker("name", lambda: None)  # type: ignore[misc, arg-type]
+    assert_type(mullama.sync.runtime().metrics(), mullama.RuntimeMetrics)
+    # The models of one API are not those of the other.
+    mullama.sync.Context.create(mullama.Model())  # type: ignore[arg-type]
+
+
 def options() -> mullama.GenerateOptions:
     return {"temperature": 0.5, "stop": ["\n"]}
 

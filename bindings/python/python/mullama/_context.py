@@ -46,10 +46,11 @@ class Context(ContextState):
     """A context of a model: it remembers its tokens from call to call, and
     nobody else's requests are in it.
 
-    It has its own KV cache and native thread and shares the model's weights.
-    Calls run one after the other, in the order in which they were made; a
-    coroutine makes its call when it is first awaited or run as a task. Closing
-    the model closes its contexts.
+    It has its own KV cache and native thread and shares the model's weights, so
+    it never waits for the model's requests. Calls run one after the other, in
+    the order in which they were made; a coroutine makes its call when it is
+    first awaited, or when its task first runs. Closing the model closes its
+    contexts.
 
     >>> async with await Context.create(model) as context:
     ...     ids = await model.tokenize("Once upon a time")
@@ -84,9 +85,9 @@ class Context(ContextState):
         tokens that came before that stay in the context.
 
         Raises `InvalidInputError` for arguments that can't be used at all. The
-        iteration raises the rest: `PromptTooLongError` when the context has no
-        room (nothing was appended then), `InvalidInputError`, `TimeoutError`,
-        `ClosedError`, `GenerationError`.
+        iteration raises the rest: `InvalidInputError` and `PromptTooLongError`,
+        with which nothing is appended; `TimeoutError`, `ClosedError`,
+        `GenerationError`, `OutOfMemoryError`.
         """
         return TokenStream(self._native.generate_stream(tokens, request(max_tokens, options)))
 
@@ -94,12 +95,16 @@ class Context(ContextState):
         """Evaluates batches in their order. Gives, for each, the likeliest next
         token of every row that asked for logits, in the order of the rows.
 
-        All batches are checked first; if one is bad, nothing is evaluated.
-        Cancelling stops within a step; what was evaluated before stays. Raises
-        `InvalidInputError` (`token`, `position`, `seq_ids`, `tokens`),
+        All batches are checked first; if one is bad, nothing is evaluated. A row
+        comes right after what its sequences hold by then; sequences that share
+        a row must hold the same tokens before it.
+
+        Cancelling stops the work within a step; the rows stay in the context,
+        and the next call evaluates the rest. After an error the context is as
+        it was. Raises `InvalidInputError` (`token`, `position`, `seq_ids`),
         `PromptTooLongError` when the context has no room, `UnsupportedError`
-        for several sequences on a recurrent memory, `ClosedError`,
-        `GenerationError`.
+        for a shared row on a model with recurrent state, `ClosedError`,
+        `GenerationError`, `OutOfMemoryError`.
         """
         result: list[list[int]] = await run(self._native.process_batch(batches))
         return result
@@ -108,26 +113,33 @@ class Context(ContextState):
         """Writes all that the context remembers to a file, which is there as a
         whole or not at all. A file of that name is replaced.
 
-        Cancelling leaves no file behind. Raises `IoError`, `ClosedError`.
+        Cancelling, and any error, leave the path as it was. Raises `IoError`,
+        `OutOfMemoryError`, `ClosedError`.
         """
         await run(self._native.save_state(path))
 
     async def load_state(self, path: str | os.PathLike[str]) -> None:
         """Replaces all that the context remembers by what a file has. The
-        context then goes on as the one that was saved would have.
+        context then goes on as the one that was saved would have. Load only
+        files from somebody you would load a model from.
 
-        On any error the context is as it was. Raises `StateError` for a file
-        that is cut, altered, of another model or a newer version, or that does
-        not fit; `IoError`, `ClosedError`.
+        On any error the context is as it was; cancelling leaves it so, or as
+        the file says. Raises `StateError` for a file that is cut, altered, of
+        another model or a newer version, or that does not fit; `IoError`,
+        `OutOfMemoryError`, `ClosedError`.
         """
         await run(self._native.load_state(path))
 
     async def clear(self) -> None:
-        """Forgets all tokens of all sequences. Raises `ClosedError`."""
+        """Forgets all tokens of all sequences; does nothing if it is cancelled
+        before its turn. Raises `ClosedError`."""
         await run(self._native.clear())
 
     async def truncate(self, n: int) -> None:
-        """Forgets the tokens of sequence 0 after the first `n`.
+        """Forgets the tokens of sequence 0 after the first `n`; does nothing if
+        it is cancelled before its turn. Memories that can't drop a part
+        (recurrent, at times sliding-window) compute the rest again in the next
+        call.
 
         Raises `InvalidInputError` when it holds fewer, `ClosedError`.
         """

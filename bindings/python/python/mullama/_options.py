@@ -93,10 +93,10 @@ class ContextOptions(TypedDict, total=False):
     """How a `Context` is made."""
 
     context_size: int | None
-    """Tokens that the context holds, over all of its sequences. Default: the
-    model's `context_size`."""
+    """Tokens that the context holds over all of its sequences, prompts and
+    answers. Default: the model's `context_size`."""
     max_sequences: int | None
-    """Sequences that batches may use: ids from 0 to one less. Default 8."""
+    """Sequences that batches may name, from 0 on; 1 to 256. Default 8."""
     batch_size: int | None
     """Most tokens evaluated in one decode step. Default: the model's."""
     threads: int | None

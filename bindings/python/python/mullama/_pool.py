@@ -44,8 +44,9 @@ class PooledModel(Model):
     """A model on lease from a `ModelPool`.
 
     It serves one request at a time (more wait for each other), and never waits
-    for another lease's. Leaving its `async with`, `release`, or losing the last
-    reference gives it back; using it afterwards raises `ClosedError`.
+    for another lease's. The end of its `async with`, `release`, `close`, or
+    losing the last reference gives it back, as soon as its last request has
+    ended; using it afterwards raises `ClosedError`.
     """
 
     __slots__ = ()
@@ -56,7 +57,8 @@ class PooledModel(Model):
         raise TypeError("use ModelPool.acquire() to lease a model, or Model.load() to load one")
 
     def release(self) -> None:
-        """Gives the model back; whoever waits longest gets it. Idempotent."""
+        """Gives the model back; who waits longest gets it. Requests under way go
+        on, and it is back when they have ended. Idempotent."""
         self._native.release()
 
     async def close(self) -> None:
@@ -81,7 +83,7 @@ class ModelPool(PoolState):
 
     @classmethod
     async def create(cls, path: str | os.PathLike[str], size: int = 4, **options: Unpack[LoadOptions]) -> Self:
-        """Loads a GGUF file for `size` leases. The options are those of
+        """Loads a GGUF file for `size` leases, 1 to 256. The options are those of
         `Model.load`, where `max_concurrent` counts for nothing: `size` does.
 
         Cancelling stops the load. Raises as `Model.load` does.
@@ -115,11 +117,12 @@ class ModelPool(PoolState):
         return None if native is None else PooledModel._of(native)
 
     async def resize(self, size: int) -> None:
-        """Changes how many leases may be out. More serve those who wait at once;
-        with fewer, leases that are out go on until they end.
+        """Changes how many leases may be out, 1 to 256. More serve those who
+        wait at once, without loading again; with fewer, leases that are out go
+        on until they end.
 
-        Raises `InvalidInputError`, `OutOfMemoryError`, `ContextError`,
-        `ClosedError`.
+        Cancelling leaves the old or the new size. Raises `InvalidInputError`,
+        `OutOfMemoryError`, `ContextError`, `ClosedError`.
         """
         await run(self._native.resize(size))
 

@@ -74,12 +74,14 @@ class ManagerState:
         self._native = _mullama.TaskManager()
 
     def spawn_generation_worker(self) -> str:
-        """Starts a worker that serves submitted generations, one at a time, and
-        gives its name. Several workers share the queue. Raises `ClosedError`."""
+        """Starts a worker that serves submitted generations, oldest first, one at
+        a time, and gives its name: `generation-0` and so on. Several workers
+        share the queue. Raises `ClosedError`."""
         return self._native.spawn_generation_worker()
 
     def spawn_metrics_collector(self, *, interval_ms: int | None = None, capacity: int | None = None) -> str:
-        """Starts the worker that keeps the runtime's metrics, and gives its name.
+        """Starts the worker that samples the runtime's metrics, now and at every
+        interval, and gives its name, `metrics`.
 
         `interval_ms` is the time between two samples, in milliseconds; default
         1000. `capacity` is how many samples are kept, the newest; default 3600.
@@ -89,11 +91,12 @@ class ManagerState:
         return self._native.spawn_metrics_collector(interval_ms, capacity)
 
     def metrics_history(self) -> list[RuntimeMetrics]:
-        """The samples of the collector, oldest first."""
+        """The samples of the collector, oldest first. They stay when it ends."""
         return self._native.metrics_history()
 
     def worker_status(self) -> dict[str, WorkerStatus]:
-        """What each worker does, or how it ended, by its name."""
+        """What each worker does, or how it ended, by its name. One that has
+        ended stays until its name is used again."""
         return self._native.worker_status()
 
     def _describe(self, name: str) -> str:
@@ -115,10 +118,11 @@ class TaskManager(ManagerState):
         self, model: Model, prompt: str, max_tokens: int | None = None, **options: Unpack[GenerateOptions]
     ) -> GenerationTask:
         """Puts a generation into the queue that the generation workers serve;
-        without a worker it waits for one. `max_tokens` defaults to 256.
+        without a worker it waits for one. `max_tokens` defaults to 256;
+        `timeout_ms` counts from the moment at which a worker takes it.
 
-        Raises `QueueFullError`, `ClosedError`, `InvalidInputError`; awaiting the
-        task raises the rest.
+        Raises `InvalidInputError`, `QueueFullError` when 4096 tasks wait,
+        `ClosedError`; awaiting the task raises the rest.
         """
         return GenerationTask(self._native.submit(model, prompt, request(max_tokens, options)))
 
@@ -126,9 +130,12 @@ class TaskManager(ManagerState):
         """Runs an async function, without arguments, as a task of the running
         event loop. `stop_all` cancels that task and waits for its end.
 
-        An exception is the worker's failure; what it returns is of no interest.
-        A task that is cancelled by others, or lost with its event loop, failed
-        too. Raises `InvalidInputError` (`name`) for a name that is taken,
+        An exception is the worker's failure, with its text as the message; what
+        it returns is of no interest. A task that is cancelled by others, or
+        lost with its event loop, has failed as well. Losing the manager stops
+        the worker.
+
+        Raises `InvalidInputError` for a `name` that a running worker has,
         `ClosedError`, and `RuntimeError` where no event loop runs.
         """
         asyncio.get_running_loop()
@@ -148,9 +155,11 @@ class TaskManager(ManagerState):
     async def stop_all(self) -> None:
         """Cancels all workers and waits until they have ended; generations that
         are queued or run end with `CancelledError`. Workers can be started
-        again afterwards.
+        again afterwards. A worker that calls it is cancelled like the others.
 
-        Raises `OperationFailedError` with the first failure of a worker.
+        Cancelling leaves the workers to end by themselves. Raises
+        `OperationFailedError` with the first failure of a worker since the last
+        report.
         """
         await run(self._native.stop_all())
 

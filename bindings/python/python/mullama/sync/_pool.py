@@ -19,8 +19,9 @@ class PooledModel(Model):
     """A model on lease from a `ModelPool`.
 
     It serves one request at a time (more wait for each other), and never waits
-    for another lease's. Leaving its `with`, `release`, or losing the last
-    reference gives it back; using it afterwards raises `ClosedError`.
+    for another lease's. The end of its `with`, `release`, `close`, or losing
+    the last reference gives it back, as soon as its last request has ended;
+    using it afterwards raises `ClosedError`.
     """
 
     __slots__ = ()
@@ -31,7 +32,8 @@ class PooledModel(Model):
         raise TypeError("use ModelPool.acquire() to lease a model, or Model.load() to load one")
 
     def release(self) -> None:
-        """Gives the model back; whoever waits longest gets it. Idempotent."""
+        """Gives the model back; who waits longest gets it. Requests under way go
+        on, and it is back when they have ended. Idempotent."""
         self._native.release()
 
     def close(self) -> None:
@@ -56,7 +58,7 @@ class ModelPool(PoolState):
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], size: int = 4, **options: Unpack[LoadOptions]) -> Self:
-        """Loads a GGUF file for `size` leases. The options are those of
+        """Loads a GGUF file for `size` leases, 1 to 256. The options are those of
         `Model.load`, where `max_concurrent` counts for nothing: `size` does.
         Raises as `Model.load` does."""
         rest: dict[str, Any] = {**options}
@@ -83,9 +85,9 @@ class ModelPool(PoolState):
         return None if native is None else PooledModel._of(native)
 
     def resize(self, size: int) -> None:
-        """Changes how many leases may be out. More serve those who wait at once;
-        with fewer, leases that are out go on until they end. Raises as
-        `mullama.ModelPool.resize` does."""
+        """Changes how many leases may be out, 1 to 256. More serve those who
+        wait at once, without loading again; with fewer, leases that are out go
+        on until they end. Raises as `mullama.ModelPool.resize` does."""
         self._native.resize(size).wait()
 
     def close(self) -> None:

@@ -80,12 +80,14 @@ class TaskManager(ManagerState):
         afterwards.
 
         A custom worker that does not heed its event is waited for; Ctrl-C ends
-        the wait. Raises `OperationFailedError` with the first failure of a
-        worker.
+        the wait. One that calls this is not waited for. Raises
+        `OperationFailedError` with the first failure of a worker since the last
+        report.
         """
         try:
             # Told when they count as stopped, so that none counts as completed.
-            self._native.stop_all().wait(lambda _: self._stop_threads())
+            caller = getattr(_this_thread, "worker", None)
+            self._native.stop_all(caller).wait(lambda _: self._stop_threads())
         finally:
             self._stop_threads()
 
@@ -110,7 +112,11 @@ class TaskManager(ManagerState):
         return self._describe("mullama.sync.TaskManager")
 
 
+_this_thread = threading.local()
+
+
 def _work(function: Callable[[threading.Event], object], stop: threading.Event, worker: _mullama.Worker) -> None:
+    _this_thread.worker = worker
     try:
         function(stop)
     except BaseException as error:
