@@ -233,19 +233,24 @@ fn the_text_tells_what_the_metrics_tell() {
         let running = second.generate_stream("a", exactly(900).buffer_size(1)).await.unwrap();
         let queued = second.generate_stream("a", exactly(900)).await.unwrap();
         drop(second.generate_stream("a", exactly(900)).await.unwrap());
-        until(&second, |metrics| metrics.active == 1 && metrics.queued == 1 && metrics.cancelled == 1).await;
-        // The reader is slow, so the sequence comes to rest.
-        let at_rest = async || {
-            let before = second.metrics();
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            before == second.metrics()
+        // The slow reader's sequence comes to rest after its first token.
+        let at_rest = |metrics: &EngineMetrics| {
+            let n_first = metrics.time_to_first_token.counts.iter().sum::<u64>();
+            (metrics.queued, metrics.cancelled, metrics.generated_tokens, n_first) == (1, 1, 8, 2)
         };
-        while !at_rest().await {}
+        until(&second, at_rest).await;
 
         let runtime = runtime();
         runtime.spawn(async {}).await.unwrap();
         let endless = runtime.spawn(pending::<()>());
-        let text = runtime.metrics_text().await;
+        // The last step may still be counted: a text between two equal readings.
+        let read = || (first.metrics(), second.metrics());
+        let (engines, text) = loop {
+            let (before, text) = (read(), runtime.metrics_text().await);
+            if before == read() {
+                break (before, text);
+            }
+        };
         let metrics = runtime.metrics().await;
         let families = parse(&text);
 
@@ -260,15 +265,16 @@ fn the_text_tells_what_the_metrics_tell() {
         assert!(value("runtime_uptime_seconds") <= metrics.uptime_seconds as f64);
         assert_eq!(families.len(), 7 + 13);
 
-        let engines: BTreeSet<_> =
+        let labels: BTreeSet<_> =
             families["mullama_engine_steps_total"].samples.iter().map(|(_, labels, _)| labels.clone()).collect();
         // In the order of their loads; the numbers are the process's.
-        let mut engines: Vec<_> = engines.into_iter().filter(|labels| labels["model"] == name).collect();
-        engines.sort_by_key(|labels| labels["engine"].parse::<u64>().unwrap());
-        assert_eq!(engines.len(), 2);
-        check_engine(&families, &engines[0], &first.metrics());
-        check_engine(&families, &engines[1], &second.metrics());
-        assert_eq!(families["mullama_engine_time_to_first_token_seconds"].of(&engines[1])[1].2, 2.0);
+        let mut labels: Vec<_> = labels.into_iter().filter(|labels| labels["model"] == name).collect();
+        labels.sort_by_key(|labels| labels["engine"].parse::<u64>().unwrap());
+        assert_eq!(labels.len(), 2);
+        check_engine(&families, &labels[0], &engines.0);
+        check_engine(&families, &labels[1], &engines.1);
+        let first_tokens = families["mullama_engine_time_to_first_token_seconds"].of(&labels[1]);
+        assert_eq!(first_tokens.iter().find(|(suffix, ..)| suffix == "_count").unwrap().2, 2.0);
 
         drop((running, queued));
         endless.abort();

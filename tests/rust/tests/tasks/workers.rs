@@ -111,6 +111,7 @@ fn the_collector_keeps_the_newest_samples() {
         assert_eq!(manager.worker_status()[&name], WorkerStatus::Stopped);
 
         // A smaller one after it keeps fewer.
+        newest.borrow_and_update();
         manager.spawn_metrics_collector_with(Duration::from_secs(3600), 2).unwrap();
         newest.changed().await.unwrap();
         assert_eq!(manager.metrics_history().len(), 2);
