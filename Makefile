@@ -158,7 +158,7 @@ test-node: node tiny-model
 	@$(WITH_MODEL) $(TOOLS) npm test
 
 .PHONY: test-python
-test-python: python tiny-model
+test-python: python node_modules/complete tiny-model
 	$(SAY) "Python tests"
 	@$(WITH_MODEL) $(TOOLS) $(VENV_PYTHON) -m pytest tests/python
 
@@ -183,6 +183,8 @@ lint: .venv/complete node_modules/complete $(CARGO_HACK) ## check format, lints,
 	$(SAY) "types of the Python package"
 	@$(VENV_PYTHON) -m mypy scripts bindings/python/build_backend bindings/python/python
 	@$(VENV_PYTHON) -m pytest -q tests/python/test_typing.py
+	$(SAY) "parity of the languages"
+	@$(VENV_PYTHON) scripts/parity.py
 
 .venv/docs: scripts/requirements-docs.txt .venv/complete
 	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -r scripts/requirements-docs.txt

@@ -7,7 +7,9 @@ use crate::{
     engine::{Engine, Handle, Loading, Reader},
     scope::Scope,
 };
-use std::{collections::BTreeMap, future::poll_fn, path::Path, sync::Arc};
+use std::{collections::BTreeMap, future::poll_fn, path::Path};
+#[cfg(feature = "tokio-runtime")]
+use {crate::engine::Lease, std::sync::Arc};
 
 /// Prompts of more bytes than this would keep a thread that serves other tasks
 /// for some milliseconds.
@@ -35,7 +37,7 @@ pub struct AsyncModel {
 impl AsyncModel {
     /// The model of a pool's lease.
     #[cfg(feature = "tokio-runtime")]
-    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<crate::engine::Lease>) -> Self {
+    pub(crate) fn leased(engine: Arc<Engine>, lease: &Arc<Lease>) -> Self {
         Self { engine: Handle::leased(engine, lease) }
     }
 

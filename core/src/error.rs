@@ -101,7 +101,7 @@ pub enum MullamaError {
         limit: usize,
     },
 
-    /// The model, stream or runtime was closed. Load the model again.
+    /// The model, context, pool, lease or runtime was closed. Make it again.
     #[error("{0} is closed")]
     Closed(String),
 

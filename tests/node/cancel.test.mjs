@@ -176,6 +176,25 @@ test('what onProgress throws ends the load', async () => {
   assert.equal(calls, 1)
 })
 
+test('one signal ends many calls, with one listener and no warning', async () => {
+  const controller = new AbortController()
+  const { signal } = controller
+  const warnings = []
+  const warn = (warning) => warnings.push(warning)
+  process.on('warning', warn)
+  const calls = Array.from({ length: 30 }, () => rejection(model.generate('x', { ...ENDLESS, signal })))
+  const streams = Array.from({ length: 30 }, () => rejection(model.generateStream('x', { ...ENDLESS, signal }).next()))
+  await model.generate('x', { topP: 5, signal }).catch(() => {})
+  assert.equal(listeners(signal), 1)
+  controller.abort('enough')
+  assert.deepEqual(await Promise.all([...calls, ...streams]), Array(60).fill('enough'))
+  assert.equal(listeners(signal), 0)
+  await new Promise((resolve) => setImmediate(resolve))
+  process.off('warning', warn)
+  assert.deepEqual(warnings, [])
+  await idleAgain()
+})
+
 test('many requests, a third of them cancelled: the others are complete', async () => {
   const [token] = await model.tokenize(' dog', false)
   const results = await Promise.all(

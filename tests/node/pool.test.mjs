@@ -40,6 +40,21 @@ test('calls are served in their order', async (context) => {
   assert.deepEqual(order, Array.from({ length: 20 }, (_, i) => i))
 })
 
+test('calls that need not wait keep their order too', async (context) => {
+  const own = await ModelPool.create({ ...OPTIONS, contextSize: 64 }, 12)
+  context.after(() => own.close())
+  const { signal } = new AbortController()
+  const order = []
+  await Promise.all(
+    Array.from({ length: 24 }, async (_, i) => {
+      const lease = await own.acquire([undefined, { timeoutMs: 60_000 }, { signal }][i % 3])
+      order.push(i)
+      lease.release()
+    }),
+  )
+  assert.deepEqual(order, Array.from({ length: 24 }, (_, i) => i))
+})
+
 test('a call that comes when a lease is given back does not pass those who wait', async (context) => {
   const [lease] = await take(context)
   const order = []
@@ -268,12 +283,11 @@ test('classes are made by their factories alone, and show what they are', () => 
   assert.equal(inspect(pool), 'ModelPool { 1 of 1 available, 0 waiting }')
 })
 
-const IMPORT = `import { ModelPool } from 'mullama'; const OPTIONS = ${JSON.stringify(OPTIONS)}; const ENDLESS = ${JSON.stringify(ENDLESS)};
-  const turn = () => new Promise((resolve) => setTimeout(resolve, 5));`
+const PRELUDE = `const OPTIONS = ${JSON.stringify(OPTIONS)};`
 
 test('a forgotten lease goes back when it is collected', async () => {
   const { code, stdout, stderr } = await run(
-    `
+    `${PRELUDE}
     const pool = await ModelPool.create(OPTIONS, 2)
     const forget = async () => { await (await pool.acquire()).tokenize('x'); pool.tryAcquire() }
     await forget()
@@ -283,14 +297,13 @@ test('a forgotten lease goes back when it is collected', async () => {
     await pool.close()
     `,
     ['--expose-gc'],
-    IMPORT,
   )
   assert.deepEqual({ code, stdout, stderr }, { code: 0, stdout: 'back\n', stderr: '' })
 })
 
 test('collecting a lease does not end its streams and calls', async () => {
   const { code, stdout, stderr } = await run(
-    `
+    `${PRELUDE}
     const pool = await ModelPool.create(OPTIONS, 1)
     const start = async () => {
       const lease = await pool.acquire()
@@ -304,7 +317,6 @@ test('collecting a lease does not end its streams and calls', async () => {
     await pool.close()
     `,
     ['--expose-gc'],
-    IMPORT,
   )
   assert.deepEqual({ code, stdout, stderr }, { code: 0, stdout: '40 40\n', stderr: '' })
 })

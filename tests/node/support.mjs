@@ -50,11 +50,13 @@ export async function rejection(promise) {
   throw new Error(`expected a rejection, got ${JSON.stringify(value)}`)
 }
 
-const IMPORT = `import { Model } from 'mullama'; const MODEL = ${JSON.stringify(MODEL)}; const ENDLESS = ${JSON.stringify(ENDLESS)};`
+const IMPORT = `import { Batch, Context, Model, ModelPool, TaskManager, configureRuntime, runtime } from 'mullama';
+  const MODEL = ${JSON.stringify(MODEL)}; const ENDLESS = ${JSON.stringify(ENDLESS)};
+  const turn = () => new Promise((resolve) => setTimeout(resolve, 5));`
 
 /**
- * Runs an ES module's code in a process of its own, with `Model`, `MODEL` and
- * `ENDLESS` at hand unless there is another `prelude`.
+ * Runs an ES module's code in a process of its own, with the package, `MODEL`,
+ * `ENDLESS` and `turn` at hand unless there is another `prelude`.
  */
 export function run(code, flags = [], prelude = IMPORT) {
   return runNode([...flags, '--input-type=module', '-e', prelude + code])

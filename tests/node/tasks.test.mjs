@@ -239,9 +239,6 @@ test('asyncDispose stops all, and a manager shows its workers', async () => {
   assert.throws(() => new GenerationTask(), { name: 'MullamaError', code: 'unsupported' })
 })
 
-const IMPORT = `import { Model, TaskManager, runtime } from 'mullama'; const MODEL = ${JSON.stringify(MODEL)}; const ENDLESS = ${JSON.stringify(ENDLESS)};
-  const turn = () => new Promise((resolve) => setTimeout(resolve, 5));`
-
 test('a cancelled task may be let go of; one that fails by itself may not', async () => {
   const own = await run(
     `
@@ -256,8 +253,6 @@ test('a cancelled task may be let go of; one that fails by itself may not', asyn
     await turn()
     console.log('never')
     `,
-    [],
-    IMPORT,
   )
   assert.equal(own.code, 1)
   assert.equal(own.stdout, 'alive\n')
@@ -282,7 +277,6 @@ test('a task that is lost goes on, and a manager that is lost ends its workers',
     console.log('gone')
     `,
     ['--expose-gc'],
-    IMPORT,
   )
   assert.deepEqual({ code, stdout, stderr }, { code: 0, stdout: 'gone\n', stderr: '' })
 })

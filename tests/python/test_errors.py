@@ -33,6 +33,7 @@ FIELDS = {
     "invalid_input": {"field": "example", "value": "example", "reason": "example"},
     "timeout": {"partial": "example", "after_ms": 5},
     "queue_full": {"limit": 3},
+    "io": {"kind": "permission denied"},
 }
 
 

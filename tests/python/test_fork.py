@@ -33,6 +33,8 @@ def child(model, stream):
     refused(lambda: model.close())
     refused(lambda: mullama.sync.Model.load(sys.argv[1], threads=1))
     refused(lambda: asyncio.run(mullama.Model.load(sys.argv[1], threads=1)))
+    refused(mullama.backends)
+    refused(mullama.devices)
     stream.cancel()
     assert "parent" in repr(model) and "parent" in repr(stream)
 
@@ -147,6 +149,26 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) - 4)
 """
     done = run_script(code, model_path)
     assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_a_process_that_asked_for_its_devices_may_fork_unless_one_is_a_gpu(model_path: str) -> None:
+    """Drivers of GPUs don't survive a fork."""
+    code = """
+import os, sys
+import mullama, mullama.sync
+
+gpu = any(device.kind in ("gpu", "integrated_gpu") for device in mullama.devices())
+pid = os.fork()
+if pid == 0:
+    try:
+        mullama.sync.Model.load(sys.argv[1], threads=1).close()
+    except mullama.UnsupportedError:
+        sys.exit(7 if gpu else 8)
+    sys.exit(8 if gpu else 7)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    done = run_script(code, model_path)
+    assert (done.returncode, done.stderr) == (7, "")
 
 
 def test_spawned_processes_work(model_path: str, tmp_path: object) -> None:

@@ -32,6 +32,9 @@ class PooledModel extends LoadedModel {
 class ModelPool {
   /** @type {import('./native.js').NativePool} */
   #native
+  /** Calls that wait for a lease, and the end of the last of them. */
+  #waiting = 0
+  #last
 
   constructor(key, pool) {
     if (key !== INTERNAL) {
@@ -50,9 +53,29 @@ class ModelPool {
 
   async acquire(options) {
     const { signal, ...rest } = optionsObject(options)
+    const start = (cancel) => {
+      const lease = this.#native.acquire(rest, cancel)
+      return this.#waiting > 0 || lease instanceof Promise ? this.#inOrder(lease) : lease
+    }
     const discard = (lease) => lease.release()
-    const lease = await settleWithSignal(signal, (cancel) => this.#native.acquire(rest, cancel), discard)
-    return new PooledModel(INTERNAL, lease)
+    return new PooledModel(INTERNAL, await settleWithSignal(signal, start, discard))
+  }
+
+  /**
+   * The lease, after those of the calls before. They were given in this order,
+   * but threads may bring them in another.
+   */
+  async #inOrder(lease) {
+    const before = this.#last
+    this.#waiting += 1
+    const mine = Promise.resolve(lease)
+    // Without a value: it must not keep the lease.
+    this.#last = Promise.allSettled([before, mine]).then(() => {
+      this.#waiting -= 1
+    })
+    const given = await mine
+    await before
+    return given
   }
 
   tryAcquire() {

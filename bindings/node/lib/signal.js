@@ -39,23 +39,55 @@ function settleSync(call) {
  */
 async function settleWithSignal(signal, call, discard) {
   signal = checkSignal(signal)
-  if (signal === undefined) return settle(call)
-  if (signal.aborted) throw signal.reason
-  const cancel = new native.Cancel()
-  const onAbort = () => cancel.cancel()
-  signal.addEventListener('abort', onAbort)
+  if (signal?.aborted) throw signal.reason
+  // As many turns with a signal as without: calls that need not wait give
+  // their results in their order.
+  const cancel = signal && new native.Cancel()
+  if (signal) link(signal, cancel)
   try {
     const result = await call(cancel)
-    if (signal.aborted) {
+    if (signal?.aborted) {
       await discard?.(result)
       throw signal.reason
     }
     return result
   } catch (error) {
-    throw signal.aborted ? signal.reason : fromNative(error)
+    throw signal?.aborted ? signal.reason : fromNative(error)
   } finally {
-    signal.removeEventListener('abort', onAbort)
+    if (signal) unlink(signal, cancel)
   }
 }
 
-module.exports = { checkSignal, settle, settleSync, settleWithSignal }
+/** What each signal cancels. */
+const links = new WeakMap()
+
+class Link {
+  cancels = new Set()
+  onAbort = () => {
+    for (const cancel of this.cancels) cancel.cancel()
+  }
+}
+
+/**
+ * Lets the signal cancel `cancel`, and keeps nothing else alive. One listener
+ * serves all calls of a signal: Node warns of more than ten.
+ */
+function link(signal, cancel) {
+  let link = links.get(signal)
+  if (link === undefined) {
+    link = new Link()
+    links.set(signal, link)
+    signal.addEventListener('abort', link.onAbort)
+  }
+  link.cancels.add(cancel)
+}
+
+/** Undoes `link`. Idempotent. */
+function unlink(signal, cancel) {
+  const link = links.get(signal)
+  if (!link?.cancels.delete(cancel) || link.cancels.size > 0) return
+  links.delete(signal)
+  signal.removeEventListener('abort', link.onAbort)
+}
+
+module.exports = { checkSignal, link, settle, settleSync, settleWithSignal, unlink }

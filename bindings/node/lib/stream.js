@@ -5,16 +5,14 @@
 const native = require('./native.js')
 const { INTERNAL, MullamaError, fromNative } = require('./errors.js')
 const { requestOptions } = require('./options.js')
-const { checkSignal } = require('./signal.js')
+const { checkSignal, link, unlink } = require('./signal.js')
 
 /** @type {readonly import('./native.js').Token[]} */
 const NOTHING = Object.freeze([])
 
-// A signal's listener must not keep an abandoned stream alive, so it holds the
-// native `Cancel` alone, and is removed when the stream is collected.
-const abandoned = new FinalizationRegistry(({ signal, onAbort }) => {
-  signal.removeEventListener('abort', onAbort)
-})
+// A signal must not keep an abandoned stream alive, so it is linked to the
+// native `Cancel` alone, until the stream is collected.
+const abandoned = new FinalizationRegistry(({ signal, cancel }) => unlink(signal, cancel))
 
 /** A generation that is running; made by `generateStream`. */
 class TokenStream {
@@ -33,7 +31,6 @@ class TokenStream {
   /** @type {Promise<any>} */
   #last = Promise.resolve()
   #signal
-  #onAbort
 
   /**
    * `start(cancel)` gives the native stream. An error of its own is thrown by
@@ -54,16 +51,11 @@ class TokenStream {
       this.#end(fromNative(error))
       return
     }
-    if (signal) this.#listen(signal)
-  }
-
-  #listen(signal) {
-    const cancel = this.#cancel
-    const onAbort = () => cancel.cancel()
-    signal.addEventListener('abort', onAbort)
-    abandoned.register(this, { signal, onAbort }, this)
-    this.#signal = signal
-    this.#onAbort = onAbort
+    if (signal) {
+      link(signal, this.#cancel)
+      abandoned.register(this, { signal, cancel: this.#cancel }, this)
+      this.#signal = signal
+    }
   }
 
   [Symbol.asyncIterator]() {
@@ -121,7 +113,7 @@ class TokenStream {
     this.#at = 0
     this.#cancel.cancel()
     if (this.#signal) {
-      this.#signal.removeEventListener('abort', this.#onAbort)
+      unlink(this.#signal, this.#cancel)
       abandoned.unregister(this)
       this.#signal = undefined
     }

@@ -7,7 +7,7 @@ use crate::{
     given::Given,
     model::{Model, reporter},
     options,
-    promise::{now_or_promise, promise},
+    promise::{now_or_wait, promise},
 };
 use mullama::ModelPool;
 use napi::bindgen_prelude::*;
@@ -56,7 +56,7 @@ impl Pool {
             };
             Ok(Model { inner: lease.into() })
         };
-        now_or_promise(env, cancel, acquire)
+        now_or_wait(env, cancel, acquire)
     }
 
     #[napi(catch_unwind)]

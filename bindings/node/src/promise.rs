@@ -31,11 +31,10 @@ where
     F: Future<Output = std::result::Result<T, MullamaError>> + Send + 'static,
 {
     let runtime = shared()?;
-    let work = outcome(token(env, cancel)?, work);
+    let work = runtime.counted(outcome(token(env, cancel)?, work));
     let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
-    let task = runtime.spawn(work);
-    // Settled by another task, so that the work counts as ended by then.
-    runtime.tokio().spawn(async move { settle(deferred, task.await.unwrap_or(Err(MullamaError::Cancelled))) });
+    // Not `runtime.spawn`: the work counts as ended when the promise is settled.
+    runtime.tokio().spawn(async move { settle(deferred, work.await.unwrap_or(Err(MullamaError::Cancelled))) });
     Ok(promise)
 }
 
@@ -83,12 +82,12 @@ where
     }
 }
 
-/// As [`promise`], except that `work` begins now, on the caller's thread: it
-/// takes its place in a queue in the order of the calls, and gives its result
-/// at once if there is nothing to wait for.
+/// As [`wait`], except that `work` begins now, on the caller's thread: it takes
+/// its place in a queue in the order of the calls, and gives its result at once
+/// if there is nothing to wait for.
 ///
 /// Only for work whose first step is short.
-pub(crate) fn now_or_promise<'env, T, F>(
+pub(crate) fn now_or_wait<'env, T, F>(
     env: &'env Env,
     cancel: Option<&Cancel>,
     work: F,
@@ -99,7 +98,7 @@ where
 {
     match Begun::new(work).map_err(|error| to_js(&error))? {
         Begun::Done(outcome) => outcome.map(Either::A).map_err(|error| to_js(&error)),
-        Begun::Waiting(work) => promise(env, cancel, work).map(Either::B),
+        Begun::Waiting(work) => wait(env, cancel, work).map(Either::B),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     error::{refused, to_js},
     facts::RuntimeFigures,
     options,
-    promise::now_or_promise,
+    promise::now_or_wait,
 };
 use mullama::MullamaRuntime;
 use napi::bindgen_prelude::*;
@@ -30,13 +30,13 @@ impl Runtime {
     #[napi(catch_unwind)]
     pub fn metrics<'env>(&self, env: &'env Env) -> Result<Either<RuntimeFigures, Object<'env>>> {
         let runtime = self.inner.clone();
-        now_or_promise(env, None, async move { Ok(RuntimeFigures::from(runtime.metrics().await)) })
+        now_or_wait(env, None, async move { Ok(RuntimeFigures::from(runtime.metrics().await)) })
     }
 
     #[napi(catch_unwind)]
     pub fn metrics_text<'env>(&self, env: &'env Env) -> Result<Either<String, Object<'env>>> {
         let runtime = self.inner.clone();
-        now_or_promise(env, None, async move { Ok(runtime.metrics_text().await) })
+        now_or_wait(env, None, async move { Ok(runtime.metrics_text().await) })
     }
 
     #[napi(catch_unwind)]

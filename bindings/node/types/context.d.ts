@@ -55,14 +55,16 @@ export class Context implements AsyncDisposable {
   /**
    * Makes an empty context.
    *
-   * Rejects with `invalid_input`, `context`, `out_of_memory` or `closed`.
+   * Rejects with `invalid_input`, `context`, `out_of_memory`, `closed` or `io`
+   * (no thread could be started).
    */
   static create(model: Model | PooledModel, options?: ContextOptions | null): Promise<Context>
 
   /**
    * Appends `tokens` to sequence 0 and generates; what is generated is appended
-   * too. No tokens: goes on where it stopped. A reader slower than the model
-   * pauses the generation, unless another call waits behind it.
+   * too. No tokens: goes on where it stopped, with the same seed as if it had
+   * not. A reader slower than the model pauses the generation, unless another
+   * call waits behind it.
    *
    * Whatever goes wrong comes out of the stream: `invalid_input`,
    * `prompt_too_long` (nothing was appended), `generation`, `timeout`,
@@ -74,18 +76,22 @@ export class Context implements AsyncDisposable {
 
   /**
    * Evaluates the batches in order, and gives for each the likeliest token
-   * after every token that asked for it, in their order. All batches are
-   * checked first; if one is bad, nothing is evaluated.
+   * after every token that asked for it, in their order. The tokens become part
+   * of their sequences. All batches are checked first; if one is bad, nothing
+   * is evaluated. A token follows what its sequences hold by then, and
+   * sequences that share one hold the same tokens before it.
    *
    * Rejects with `invalid_input`, `prompt_too_long`, `generation`,
-   * `unsupported` or `closed`.
+   * `out_of_memory`, `unsupported` (a shared token on a model with recurrent
+   * state) or `closed`.
    */
   processBatch(batches: readonly Batch[], options?: SignalOptions | null): Promise<TokenId[][]>
 
   /**
-   * Writes the memory to a file, whole or not at all.
+   * Writes the memory to a file, whole or not at all. Another context over the
+   * same model, in this process or another, goes on from it.
    *
-   * Rejects with `io` or `closed`.
+   * Rejects with `io`, `out_of_memory` or `closed`.
    */
   saveState(path: string, options?: SignalOptions | null): Promise<void>
 
@@ -93,18 +99,24 @@ export class Context implements AsyncDisposable {
    * Takes the memory from a file that `saveState` wrote. On any error the
    * context is as it was.
    *
+   * Load only files from somebody you would load a model from.
+   *
    * Rejects with `state` (the file is cut, altered, of another model, of a
-   * newer version, or does not fit), `io` or `closed`.
+   * newer version, or does not fit), `io`, `out_of_memory` or `closed`.
    */
   loadState(path: string, options?: SignalOptions | null): Promise<void>
 
-  /** Forgets everything. */
+  /**
+   * Forgets all tokens of all sequences.
+   *
+   * Rejects with `closed`.
+   */
   clear(options?: SignalOptions | null): Promise<void>
 
   /**
    * Keeps the first `n` tokens of sequence 0 alone.
    *
-   * Rejects with `invalid_input` if it holds fewer.
+   * Rejects with `invalid_input` if it holds fewer, or `closed`.
    */
   truncate(n: number, options?: SignalOptions | null): Promise<void>
 

@@ -107,19 +107,19 @@ export interface PoolOptions extends LoadOptions {
 /** Options of `pool.acquire`. */
 export interface AcquireOptions extends SignalOptions {
   /**
-   * Longest wait for a lease; after it the promise rejects with `timeout`.
-   * Default: none.
+   * Longest wait for a lease; after it the promise rejects with `timeout`. 0
+   * does not wait. Default: no limit.
    */
   timeoutMs?: number | null
 }
 
 /** Options of `Context.create`. One left out, `undefined` or `null` is the model's own setting. */
 export interface ContextOptions extends SignalOptions {
-  /** Tokens that all sequences of the context may hold together. */
+  /** Tokens that all sequences of the context may hold together; 8 to 16,777,216. */
   contextSize?: number | null
-  /** Sequences that batches may use, from 0 on; 1 to 256. Default 8. */
+  /** Sequences that batches may name, from 0 on; 1 to 256, at most `contextSize`. Default 8. */
   maxSequences?: number | null
-  /** Most tokens evaluated in one step; longer batches are cut. */
+  /** Most tokens evaluated in one step; at least `maxSequences` and 16, at most 8192. */
   batchSize?: number | null
   /** Threads that decode; more than the process may use are not used. */
   threads?: number | null
@@ -135,23 +135,23 @@ export interface ContextOptions extends SignalOptions {
 export interface RuntimeOptions {
   /**
    * Threads that pass results between models and event loops; they do not
-   * decode. Default 1.
+   * decode. 1 to 1024. Default 1.
    */
   workerThreads?: number | null
-  /** Most threads for work that blocks: long tokenizations, files. Default 512. */
+  /** Most threads for work that blocks, such as long tokenizations; 1 to 16,384. Default 512. */
   maxBlockingThreads?: number | null
-  /** Bytes of stack of each thread. Default 2 MiB. */
+  /** Bytes of stack of each thread; 128 KiB to 1 GiB. Default 2 MiB. */
   threadStackSize?: number | null
-  /** Name of the threads. Default `'mullama-runtime'`. */
+  /** Name of the threads; not empty. Linux shows the first 15 bytes. Default `'mullama-runtime'`. */
   threadName?: string | null
-  /** How long `stopAll` waits for workers that do not end. Default 10,000. */
+  /** How long `stopAll` waits for workers of one's own to end. Default 10,000. */
   shutdownTimeoutMs?: number | null
 }
 
 /** Options of `manager.spawnMetricsCollector`. */
 export interface CollectorOptions {
-  /** Time between two samples. Default 1,000. */
+  /** Time between two samples, 1 or more. Default 1,000. */
   intervalMs?: number | null
-  /** Samples that are kept; the oldest go first. Default 3,600. */
+  /** Samples that are kept, 1 or more; the oldest go first. Default 3,600. */
   capacity?: number | null
 }

@@ -21,7 +21,8 @@ export class ModelPool implements AsyncDisposable {
    *
    * Rejects as `Model.load`.
    *
-   * @param size leases that may be out at once, 1 to 256.
+   * @param size leases that may be out at once, 1 to 256. Each has its own
+   *   `contextSize` tokens of memory.
    */
   static create(options: PoolOptions, size: number): Promise<ModelPool>
 
@@ -29,12 +30,13 @@ export class ModelPool implements AsyncDisposable {
    * Waits for a lease. Calls are served in their order; one whose signal fires
    * gives up its place.
    *
-   * Rejects with `timeout`, `closed` or `invalid_input`.
+   * Rejects with `timeout` (after `timeoutMs`), `closed` (also when the pool is
+   * closed during the wait) or `invalid_input`.
    */
   acquire(options?: AcquireOptions | null): Promise<PooledModel>
 
   /**
-   * A lease, if one could be taken at once, and else null.
+   * A lease if one is free and nobody waits for it, else null. Never waits.
    *
    * @throws MullamaError `closed`
    */
@@ -44,8 +46,9 @@ export class ModelPool implements AsyncDisposable {
   stats(): PoolStats
 
   /**
-   * Changes how many leases may be out. Growing serves waiting calls at once;
-   * leases above a lower size end when they are given back.
+   * Changes how many leases may be out, 1 to 256. Growing serves waiting calls
+   * as soon as the memory is there; what runs goes on. Leases above a lower
+   * size end when they are given back.
    *
    * Rejects with `invalid_input`, `context`, `out_of_memory` or `closed`.
    */
@@ -72,7 +75,10 @@ export interface PooledModel extends ModelMethods {}
 export class PooledModel implements AsyncDisposable {
   private constructor()
 
-  /** Gives the lease back, which ends what it runs. Idempotent. */
+  /**
+   * Gives the lease back. Calls and streams that it still runs go on, and its
+   * place is free when they have ended. Idempotent.
+   */
   release(): void
 
   /** As `release`. */

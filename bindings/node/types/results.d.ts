@@ -159,7 +159,7 @@ export interface EngineMetrics {
   readonly cacheBytes: number
 }
 
-/** Layers of a model that one device holds. */
+/** Layers of a model that one device holds; the output layer counts as one. */
 export interface LayerPlacement {
   /** The device's name, as in `devices()`. */
   readonly device: string
@@ -183,7 +183,11 @@ export interface PoolStats {
   readonly waitMsAvg: number
 }
 
-/** Live figures of the runtime. */
+/**
+ * Live figures of the runtime. Its tasks are the calls that return a promise,
+ * streams and workers; what only waits for another, as for the result of a
+ * submitted task, is none.
+ */
 export interface RuntimeMetrics {
   /** Tasks that were started and have not ended. */
   readonly activeTasks: number
@@ -191,13 +195,13 @@ export interface RuntimeMetrics {
   readonly completedTasks: number
   /** Threads that run tasks. */
   readonly workerThreads: number
-  /** Threads for blocking work that exist now. */
+  /** Threads for blocking work that exist now; an idle one ends after ten seconds. */
   readonly blockingThreads: number
-  /** Generations of the process that ended with a result. */
+  /** Generations of the process that ended with a result, neither cancelled nor failed. */
   readonly totalGenerations: number
-  /** Their mean time from submission to the last token, in milliseconds. */
+  /** Their mean time from submission to the last token, in milliseconds; 0 if there was none. */
   readonly avgGenerationMs: number
-  /** Since the runtime was started. */
+  /** Whole seconds since the runtime was started. */
   readonly uptimeSeconds: number
 }
 

@@ -10,7 +10,7 @@ import type { BackendInfo, DeviceInfo, RuntimeMetrics } from './results.js'
 export class MullamaRuntime {
   private constructor()
 
-  /** Live figures of the runtime. */
+  /** Its figures, now. */
   metrics(): Promise<RuntimeMetrics>
 
   /**
@@ -19,7 +19,7 @@ export class MullamaRuntime {
    */
   metricsText(): Promise<string>
 
-  /** Whether it takes work. */
+  /** Whether it runs: always, until the process ends. */
   isRunning(): boolean
 }
 
@@ -40,8 +40,16 @@ export function runtime(): MullamaRuntime
  */
 export function configureRuntime(options: RuntimeOptions): void
 
-/** The backends that llama.cpp was built with. */
+/**
+ * The backends that llama.cpp was built with.
+ *
+ * @throws MullamaError `unsupported`
+ */
 export function backends(): BackendInfo[]
 
-/** The devices that were found. */
+/**
+ * The devices that were found.
+ *
+ * @throws MullamaError `unsupported`
+ */
 export function devices(): DeviceInfo[]

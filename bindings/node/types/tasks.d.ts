@@ -18,15 +18,15 @@ export class TaskManager implements AsyncDisposable {
 
   /**
    * Starts a worker that serves the queue, one task at a time. Gives its name:
-   * `generation-0` and so on.
+   * `generation-` and the lowest number that no running worker has.
    *
    * @throws MullamaError `closed`
    */
   spawnGenerationWorker(): string
 
   /**
-   * Puts a generation into the queue. It begins when a worker is free; without
-   * workers it waits.
+   * Puts a generation into the queue. It begins when a worker is free, and its
+   * time limit counts from then; without workers it waits.
    *
    * The task rejects as `model.generateWith`, with `queue_full` when 4,096 are
    * waiting, and with `cancelled` after `stopAll`.
@@ -41,29 +41,31 @@ export class TaskManager implements AsyncDisposable {
    */
   spawnMetricsCollector(options?: CollectorOptions | null): string
 
-  /** The samples, the oldest first. */
+  /** The samples, the oldest first. They stay when the collector ends. */
   metricsHistory(): RuntimeMetrics[]
 
   /**
    * Runs a function as a worker, on this thread. It is `completed` when its
    * promise resolves and `failed` when it rejects, which is reported by
-   * `workerStatus` and `stopAll` alone. `stopAll` fires the signal; whatever
-   * ends by then is `stopped`.
+   * `workerStatus` and `stopAll` alone. `stopAll` fires the signal; a worker
+   * that had not ended by then is `stopped`. It ends with its thread.
    *
    * @throws MullamaError `invalid_input` (also for a name that is taken) or `closed`
    */
   spawnWorker(name: string, worker: (context: WorkerContext) => PromiseLike<unknown> | unknown): void
 
   /**
-   * Ends all workers and waits for them; tasks that are queued reject with
-   * `cancelled`. One's own workers get as long as `shutdownTimeoutMs` of
-   * `configureRuntime`. Workers may be started again afterwards.
+   * Ends all workers and waits for them; tasks that are queued or run reject
+   * with `cancelled`. One's own workers get as long as `shutdownTimeoutMs` of
+   * `configureRuntime`; one that calls this is not waited for. Workers may be
+   * started again afterwards.
    *
-   * Rejects with `operation_failed`, and the first failure of a worker.
+   * Rejects with `operation_failed` and the first failure of a worker since the
+   * last call, or when a worker has not ended in time.
    */
   stopAll(): Promise<void>
 
-  /** How every worker is, by name. */
+  /** How every worker is, or how it ended, by name. */
   workerStatus(): Record<string, WorkerStatus>
 
   /** As `stopAll`. */

@@ -68,7 +68,10 @@ fn exception(py: Python<'_>, error: E) -> PyResult<PyErr> {
         }
         E::Closed(_) => new::<classes::ClosedError>(message, &fields),
         E::State(_) => new::<classes::StateError>(message, &fields),
-        E::Io { .. } => new::<classes::IoError>(message, &fields),
+        E::Io { kind, .. } => {
+            fields.set_item("kind", kind.to_string())?;
+            new::<classes::IoError>(message, &fields)
+        }
         E::Unsupported(_) => new::<classes::UnsupportedError>(message, &fields),
         E::OutOfMemory(_) => new::<classes::OutOfMemoryError>(message, &fields),
         E::OperationFailed(_) => new::<classes::OperationFailedError>(message, &fields),

@@ -147,7 +147,7 @@ pub(super) fn new_context(
     let limits = Limits::new(options, max_concurrent);
     let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
     let (n_ctx, n_batch) = (limits.cache_size, limits.batch_size);
-    let needed = model.header().kv_bytes(n_ctx as u64, max_concurrent as u64, n_batch as u64, k, v);
+    let needed = model.header().kv_bytes(n_ctx as u64, k, v);
     check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent or context_size")?;
     let threads_before = pace::threads_before();
     let params = ContextParams {

@@ -1,6 +1,10 @@
 //! Owner of a `llama_context` with its thread pool: decode, logits, memory.
 //! Not `Send`: the thread that creates a `Context` is the only one to use it.
 
+mod state;
+
+pub(crate) use state::state_version;
+
 use super::{
     Batch, Model, logging,
     shim::{self, ErrorText},
@@ -95,6 +99,9 @@ impl Context {
         raw.type_k = ggml_type(params.type_k);
         raw.type_v = ggml_type(params.type_v);
         raw.kv_unified = true;
+        // Layers with a sliding window keep all tokens: without them nothing
+        // could be taken back, as after a step that was stopped.
+        raw.swa_full = true;
         raw.no_perf = true;
 
         logging::take_errors();
@@ -217,42 +224,6 @@ impl Context {
         });
     }
 
-    /// Keeps llama.cpp from giving the cells of a restored memory to new
-    /// tokens. It remembers in which cell the last token lies and goes on from
-    /// there, but a restored memory starts from the first one, and where there
-    /// is a sliding window, that is free for use again: the order of the cells,
-    /// and with it the last bits of the sums over them, would not be that of
-    /// the memory that was saved. A cell that two sequences hold is not free,
-    /// so one more sequence holds all, until a decode has found its place.
-    fn hold_cells(&mut self) {
-        let Some(spare) = self.spare else { return };
-        for seq_id in 0..self.n_seq_max {
-            // SAFETY: the context is live and has one more sequence than
-            // `n_seq_max`, the spare one.
-            unsafe { shim::mullama_seq_cp(self.context.as_ptr(), raw_id(seq_id), raw_id(spare)) };
-        }
-        self.holds_cells = true;
-    }
-
-    fn release_cells(&mut self) {
-        if let Some(spare) = self.spare.filter(|_| self.holds_cells) {
-            // SAFETY: as in `hold_cells`.
-            unsafe { shim::mullama_seq_rm(self.context.as_ptr(), raw_id(spare), -1, -1) };
-            self.holds_cells = false;
-        }
-    }
-
-    /// Does something to the memory as if the spare sequence were not there.
-    fn with_cells_released<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        let held = self.holds_cells;
-        self.release_cells();
-        let result = work(self);
-        if held {
-            self.hold_cells();
-        }
-        result
-    }
-
     /// How many tokens of a sequence the memory holds.
     pub(crate) fn sequence_len(&self, seq_id: usize) -> usize {
         let seq_id = self.seq_id(seq_id);
@@ -314,92 +285,6 @@ impl Context {
         self.holds_cells = false;
     }
 
-    /// The whole memory: all sequences, and which cells they share.
-    ///
-    /// # Errors
-    /// `OutOfMemory`, or `Internal` with llama.cpp's reason.
-    pub(crate) fn state(&mut self) -> Result<Vec<u8>, MullamaError> {
-        self.with_cells_released(|context| context.read_state(-1))
-    }
-
-    /// Replaces the whole memory by one that [`Self::state`] gave.
-    ///
-    /// # Errors
-    /// `State` with llama.cpp's reason; the memory is empty then.
-    pub(crate) fn set_state(&mut self, state: &[u8]) -> Result<(), MullamaError> {
-        self.release_cells();
-        self.write_state(-1, state).inspect_err(|_| self.clear())?;
-        self.hold_cells();
-        Ok(())
-    }
-
-    /// One sequence's memory, for another context over the same model with the
-    /// same number types. `None` when there is no memory for a copy.
-    pub(crate) fn sequence_state(&mut self, seq_id: usize) -> Option<Vec<u8>> {
-        self.read_state(self.seq_id(seq_id)).ok()
-    }
-
-    /// Replaces a sequence's memory by one that [`Self::sequence_state`] gave.
-    /// `false` when it does not fit; the sequence is empty then.
-    pub(crate) fn set_sequence_state(&mut self, seq_id: usize, state: &[u8]) -> bool {
-        let done = self.write_state(self.seq_id(seq_id), state).is_ok();
-        if !done {
-            self.clear_sequence(seq_id);
-        }
-        done
-    }
-
-    fn read_state(&mut self, seq_id: sys::llama_seq_id) -> Result<Vec<u8>, MullamaError> {
-        logging::take_errors();
-        let mut error = ErrorText::new();
-        // SAFETY: the context is live; `seq_id` is -1 or below `n_seq_max`.
-        let size = unsafe { shim::mullama_state_size(self.context.as_ptr(), seq_id, error.as_mut_ptr(), error.size()) };
-        let mut state = Vec::new();
-        state.try_reserve_exact(size).map_err(|_| {
-            MullamaError::OutOfMemory(format!("a copy of the context's memory needs {} MiB", size.div_ceil(1 << 20)))
-        })?;
-        state.resize(size, 0);
-        // SAFETY: as above; `state` has room for `size` bytes.
-        let written = unsafe {
-            shim::mullama_state_get(
-                self.context.as_ptr(),
-                seq_id,
-                state.as_mut_ptr(),
-                size,
-                error.as_mut_ptr(),
-                error.size(),
-            )
-        };
-        if size == 0 || written != size {
-            let reason = [error.text(), logging::take_errors()].join(" ");
-            return Err(MullamaError::Internal(format!("llama.cpp did not give its state: {}", reason.trim())));
-        }
-        Ok(state)
-    }
-
-    fn write_state(&mut self, seq_id: sys::llama_seq_id, state: &[u8]) -> Result<(), MullamaError> {
-        logging::take_errors();
-        let mut error = ErrorText::new();
-        // SAFETY: the context is live; `seq_id` is -1 or below `n_seq_max`;
-        // `state` is valid for its length.
-        let taken = unsafe {
-            shim::mullama_state_set(
-                self.context.as_ptr(),
-                seq_id,
-                state.as_ptr(),
-                state.len(),
-                error.as_mut_ptr(),
-                error.size(),
-            )
-        };
-        let logged = logging::take_errors();
-        if taken == 0 || taken != state.len() {
-            let reason = [error.text(), logged].join(" ");
-            return Err(MullamaError::State(format!("it does not fit this context: {}", reason.trim())));
-        }
-        Ok(())
-    }
-
     fn memory(&self) -> sys::llama_memory_t {
         // SAFETY: the context is live.
         unsafe { sys::llama_get_memory(self.context.as_ptr()) }
@@ -415,12 +300,6 @@ impl Context {
 
 fn raw_id(seq_id: usize) -> sys::llama_seq_id {
     i32::try_from(seq_id).expect("sequence ids are small")
-}
-
-/// The version of llama.cpp's state format.
-pub(crate) fn state_version() -> u32 {
-    // SAFETY: takes no arguments.
-    unsafe { shim::mullama_state_version() }
 }
 
 impl Drop for Context {

@@ -2,19 +2,11 @@
 
 use super::{PoolStats, load, stats, timed_out};
 use crate::{
-    AsyncConfig, AsyncModel, ModelOptions, MullamaError, MullamaRuntime,
+    AsyncConfig, AsyncModel, ModelOptions, MullamaError,
     engine::{Lease, Leases},
+    runtime::timer,
 };
-use std::{
-    fmt,
-    future::poll_fn,
-    ops::Deref,
-    path::Path,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{fmt, future::poll_fn, ops::Deref, path::Path, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 /// A number of leases on one loaded model.
 ///
@@ -94,11 +86,9 @@ impl ModelPool {
         if let Some(lease) = self.try_acquire()? {
             return Ok(lease);
         }
-        // The shared runtime has a timer; the executor of this future may not.
-        let timer = MullamaRuntime::shared()?.tokio().spawn(async move { tokio::time::sleep(limit).await });
-        let (mut timer, mut acquire) = (pin!(AbortOnDrop(timer)), pin!(self.acquire()));
+        let (mut timer, mut acquire) = (pin!(timer::sleep(limit)?), pin!(self.acquire()));
         poll_fn(|context| match acquire.as_mut().poll(context) {
-            Poll::Pending => timer.as_mut().poll_end(context).map(|()| Err(timed_out(limit))),
+            Poll::Pending => timer.as_mut().poll(context).map(|()| Err(timed_out(limit))),
             ready => ready,
         })
         .await
@@ -174,20 +164,5 @@ impl Drop for PooledModel {
 impl fmt::Debug for PooledModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PooledModel").field("model", &self.model).finish_non_exhaustive()
-    }
-}
-
-/// A task that ends with its handle.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl AbortOnDrop {
-    fn poll_end(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.get_mut().0).poll(context).map(drop)
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -130,6 +130,22 @@ impl MullamaRuntime {
         })
     }
 
+    /// A future that counts as a task of this runtime from now until it ends,
+    /// whoever polls it. For the bindings, whose tasks do more than the call:
+    /// they settle a promise, by which time the call is counted as ended.
+    /// `None` when the runtime is ending.
+    #[doc(hidden)]
+    pub fn counted<F: Future>(&self, future: F) -> impl Future<Output = Option<F::Output>> + use<F> {
+        let state = self.tokio.state.clone();
+        let counted = state.admit();
+        async move {
+            let counted = counted?;
+            let output = OWNER.scope(state, future).await;
+            drop(counted);
+            Some(output)
+        }
+    }
+
     /// Live figures of the runtime, and the process's generations. Nothing is
     /// waited for.
     ///
@@ -344,5 +360,30 @@ impl Drop for Owned {
         self.blocking.abort_waiting();
         tokio.shutdown_background();
         self.state.went_down();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_admitted_is_dropped_and_gives_a_cancelled_error() {
+        let runtime = MullamaRuntime::new().worker_threads(1).build().unwrap();
+        let kept = Arc::new(());
+        let task = |kept: Arc<()>| async move { drop(kept) };
+        runtime.tokio.state.stop();
+        assert!(!runtime.is_running());
+        let check = async || {
+            let (for_task, for_work) = (kept.clone(), kept.clone());
+            assert!(runtime.spawn(task(for_task)).await.unwrap_err().is_cancelled());
+            assert!(runtime.spawn_blocking(move || drop(for_work)).await.unwrap_err().is_cancelled());
+            assert_eq!(Arc::strong_count(&kept), 1);
+        };
+        pollster::block_on(check());
+        // In a runtime's context, where Tokio's own may not be dropped.
+        let host = MullamaRuntime::new().worker_threads(1).build().unwrap();
+        host.tokio().block_on(check());
+        assert_eq!(pollster::block_on(runtime.metrics()).completed_tasks, 0);
     }
 }

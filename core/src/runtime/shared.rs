@@ -42,7 +42,9 @@ impl MullamaRuntime {
     }
 
     /// Sets what [`MullamaRuntime::shared`] is started with: once, before its
-    /// first use, which any model load or call from Node or Python may be.
+    /// first use. From Node and Python every call is one; from Rust a metrics
+    /// collector, a wait with a limit for a pool's model, and a prompt of more
+    /// than 32 KiB are.
     /// What the builder leaves open is as without this: one worker, threads
     /// named `mullama-runtime`. Time is always enabled.
     ///

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod prometheus;
+
 use mullama::{AsyncModel, EngineMetrics, ModelOptions, StreamConfig};
 use mullama_test_support::TinyModel;
 use std::{future::Future, path::PathBuf, time::Duration};
@@ -85,6 +87,12 @@ mod pages {
     struct Errors;
     #[doc = include_str!("../../../docs/cancellation.md")]
     struct Cancellation;
+    #[doc = include_str!("../../../docs/pools.md")]
+    struct Pools;
+    #[doc = include_str!("../../../docs/contexts.md")]
+    struct Contexts;
+    #[doc = include_str!("../../../docs/runtime.md")]
+    struct Runtime;
     #[doc = include_str!("../../../docs/gpu.md")]
     struct Gpu;
 }

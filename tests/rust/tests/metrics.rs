@@ -4,9 +4,13 @@
 //! Generations are counted for the whole process, so these tests take turns.
 
 use futures_util::future::join_all;
-use mullama::{AsyncModel, EngineMetrics, Histogram, ModelOptions, MullamaError, MullamaRuntime, RuntimeMetrics};
+use mullama::{AsyncModel, EngineMetrics, ModelOptions, MullamaError, MullamaRuntime, RuntimeMetrics};
 use mullama_test_support::TinyModel;
-use mullama_tests::{exactly, options, run, tiny, until, until_idle};
+use mullama_tests::{
+    exactly, options,
+    prometheus::{Family, parse},
+    run, tiny, until, until_idle,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::{Future, pending},
@@ -191,119 +195,6 @@ fn generations_count_when_they_end_with_a_result() {
 
 // The text.
 
-/// A family of the Prometheus text format.
-#[derive(Default)]
-struct Family {
-    kind: String,
-    /// By suffix of the family's name (`_bucket`), then labels.
-    samples: Vec<(String, BTreeMap<String, String>, f64)>,
-}
-
-/// Reads the Prometheus text format, version 0.0.4, and refuses whatever is not
-/// exactly as it should be.
-fn parse(text: &str) -> BTreeMap<String, Family> {
-    let mut families: BTreeMap<String, Family> = BTreeMap::new();
-    let mut current = String::new();
-    let mut series = BTreeSet::new();
-    let mut lines = text.lines();
-    assert!(text.ends_with('\n') && !text.contains("\n\n"));
-    while let Some(line) = lines.next() {
-        if let Some(help) = line.strip_prefix("# HELP ") {
-            let (name, text) = help.split_once(' ').expect("a help text");
-            assert!(is_name(name) && !text.is_empty(), "{line}");
-            let kind = lines.next().and_then(|line| line.strip_prefix(&format!("# TYPE {name} "))).expect("a type");
-            assert!(["counter", "gauge", "histogram"].contains(&kind), "{kind}");
-            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
-            let family = Family { kind: kind.to_owned(), ..Family::default() };
-            assert!(families.insert(name.to_owned(), family).is_none(), "twice: {name}");
-            current = name.to_owned();
-            continue;
-        }
-        assert!(series.insert(line.rsplit_once(' ').expect("a value").0.to_owned()), "twice: {line}");
-        let (name, labels, value) = sample(line);
-        let family = families.get_mut(&current).expect("a family before its samples");
-        let suffix = name.strip_prefix(&current).unwrap_or_else(|| panic!("{line} in {current}"));
-        let suffixes: &[&str] = if family.kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
-        assert!(suffixes.contains(&suffix), "{line}");
-        family.samples.push((suffix.to_owned(), labels, value));
-    }
-    families
-}
-
-fn is_name(name: &str) -> bool {
-    name.starts_with("mullama_") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-}
-
-/// `name{label="value",…} 1.5`
-fn sample(line: &str) -> (&str, BTreeMap<String, String>, f64) {
-    let end = line.find(['{', ' ']).expect("labels or a value");
-    let (name, mut rest) = line.split_at(end);
-    let mut labels = BTreeMap::new();
-    if let Some(inside) = rest.strip_prefix('{') {
-        rest = inside;
-        loop {
-            let (label, quoted) = rest.split_once("=\"").expect("a label");
-            let mut value = String::new();
-            let mut chars = quoted.char_indices();
-            let end = loop {
-                match chars.next().expect("a closing quote") {
-                    (at, '"') => break at,
-                    (_, '\\') => value.push(match chars.next() {
-                        Some((_, 'n')) => '\n',
-                        Some((_, c @ ('\\' | '"'))) => c,
-                        other => panic!("escape {other:?} in {line}"),
-                    }),
-                    (_, c) => value.push(c),
-                }
-            };
-            assert!(labels.insert(label.to_owned(), value).is_none(), "{line}");
-            rest = &quoted[end + 1..];
-            match rest.strip_prefix(',') {
-                Some(more) => rest = more,
-                None => break,
-            }
-        }
-        rest = rest.strip_prefix('}').expect("a closing brace");
-    }
-    let value = rest.strip_prefix(' ').expect("a space").parse().expect("a number");
-    (name, labels, value)
-}
-
-impl Family {
-    /// The samples of one engine, or those without labels.
-    fn of(&self, engine: &BTreeMap<String, String>) -> Vec<&(String, BTreeMap<String, String>, f64)> {
-        let is_of = |labels: &BTreeMap<String, String>| {
-            let mut labels = labels.clone();
-            labels.remove("le");
-            labels == *engine
-        };
-        self.samples.iter().filter(|(_, labels, _)| is_of(labels)).collect()
-    }
-
-    fn value(&self, engine: &BTreeMap<String, String>) -> f64 {
-        match self.of(engine)[..] {
-            [(_, _, value)] => *value,
-            ref other => panic!("{} values", other.len()),
-        }
-    }
-
-    fn check_histogram(&self, engine: &BTreeMap<String, String>, wanted: &Histogram) {
-        let samples = self.of(engine);
-        let values = |suffix: &str| samples.iter().filter(|s| s.0 == suffix).map(|s| s.2).collect::<Vec<_>>();
-        let bounds: Vec<f64> = samples.iter().filter_map(|s| s.1.get("le")).map(|le| le.parse().unwrap()).collect();
-        let wanted_bounds = wanted.bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
-        assert_eq!(bounds, wanted_bounds.collect::<Vec<_>>());
-        let mut cumulated = 0.0;
-        let cumulate = |count: &u64| {
-            cumulated += *count as f64;
-            cumulated
-        };
-        assert_eq!(values("_bucket"), wanted.counts.iter().map(cumulate).collect::<Vec<_>>());
-        assert_eq!(values("_count"), [cumulated]);
-        assert!((values("_sum")[0] - wanted.sum.as_secs_f64()).abs() < 1e-9);
-    }
-}
-
 fn check_engine(families: &BTreeMap<String, Family>, labels: &BTreeMap<String, String>, metrics: &EngineMetrics) {
     let numbers = [
         ("queued_requests", metrics.queued as u64),
@@ -342,19 +233,24 @@ fn the_text_tells_what_the_metrics_tell() {
         let running = second.generate_stream("a", exactly(900).buffer_size(1)).await.unwrap();
         let queued = second.generate_stream("a", exactly(900)).await.unwrap();
         drop(second.generate_stream("a", exactly(900)).await.unwrap());
-        until(&second, |metrics| metrics.active == 1 && metrics.queued == 1 && metrics.cancelled == 1).await;
-        // The reader is slow, so the sequence comes to rest.
-        let at_rest = async || {
-            let before = second.metrics();
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            before == second.metrics()
+        // The slow reader's sequence comes to rest after its first token.
+        let at_rest = |metrics: &EngineMetrics| {
+            let n_first = metrics.time_to_first_token.counts.iter().sum::<u64>();
+            (metrics.queued, metrics.cancelled, metrics.generated_tokens, n_first) == (1, 1, 8, 2)
         };
-        while !at_rest().await {}
+        until(&second, at_rest).await;
 
         let runtime = runtime();
         runtime.spawn(async {}).await.unwrap();
         let endless = runtime.spawn(pending::<()>());
-        let text = runtime.metrics_text().await;
+        // The last step may still be counted: a text between two equal readings.
+        let read = || (first.metrics(), second.metrics());
+        let (engines, text) = loop {
+            let (before, text) = (read(), runtime.metrics_text().await);
+            if before == read() {
+                break (before, text);
+            }
+        };
         let metrics = runtime.metrics().await;
         let families = parse(&text);
 
@@ -369,15 +265,16 @@ fn the_text_tells_what_the_metrics_tell() {
         assert!(value("runtime_uptime_seconds") <= metrics.uptime_seconds as f64);
         assert_eq!(families.len(), 7 + 13);
 
-        let engines: BTreeSet<_> =
+        let labels: BTreeSet<_> =
             families["mullama_engine_steps_total"].samples.iter().map(|(_, labels, _)| labels.clone()).collect();
         // In the order of their loads; the numbers are the process's.
-        let mut engines: Vec<_> = engines.into_iter().filter(|labels| labels["model"] == name).collect();
-        engines.sort_by_key(|labels| labels["engine"].parse::<u64>().unwrap());
-        assert_eq!(engines.len(), 2);
-        check_engine(&families, &engines[0], &first.metrics());
-        check_engine(&families, &engines[1], &second.metrics());
-        assert_eq!(families["mullama_engine_time_to_first_token_seconds"].of(&engines[1])[1].2, 2.0);
+        let mut labels: Vec<_> = labels.into_iter().filter(|labels| labels["model"] == name).collect();
+        labels.sort_by_key(|labels| labels["engine"].parse::<u64>().unwrap());
+        assert_eq!(labels.len(), 2);
+        check_engine(&families, &labels[0], &engines.0);
+        check_engine(&families, &labels[1], &engines.1);
+        let first_tokens = families["mullama_engine_time_to_first_token_seconds"].of(&labels[1]);
+        assert_eq!(first_tokens.iter().find(|(suffix, ..)| suffix == "_count").unwrap().2, 2.0);
 
         drop((running, queued));
         endless.abort();

@@ -149,9 +149,14 @@ class StateError(MullamaError):
 
 
 class IoError(MullamaError, OSError):
-    """The operating system refused a read or a write."""
+    """The operating system refused a read or a write. `kind` is its reason, in
+    words."""
 
     code = "io"
+
+    def __init__(self, message: str = "", *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class UnsupportedError(MullamaError):

@@ -7,6 +7,7 @@ use crate::{
     MullamaError,
     engine::pace::Pace,
     llama::{Batch, Context, DecodeError},
+    memory,
 };
 use std::{cell::RefCell, rc::Rc, time::Instant};
 
@@ -202,6 +203,7 @@ impl Memory {
     /// # Errors
     /// `OutOfMemory`, `Internal`.
     pub(super) fn state(&mut self) -> Result<Vec<u8>, MullamaError> {
+        memory::require(self.context.state_size() as u64, "a copy of the context's memory")?;
         self.context.state()
     }
 
@@ -210,7 +212,8 @@ impl Memory {
     /// # Errors
     /// `State` with the reason, `OutOfMemory`.
     pub(super) fn replace(&mut self, history: History, state: &[u8]) -> Result<(), MullamaError> {
-        let before = self.context.state()?;
+        let is_empty = self.history.sequences().iter().all(|held| held.evaluated == 0);
+        let before = if is_empty { None } else { Some(self.state()?) };
         let result = self.context.set_state(state).and_then(|()| {
             let in_line = |id: usize| self.context.sequence_len(id) == history.evaluated(id);
             if (0..history.n_sequences()).all(in_line) {
@@ -221,7 +224,10 @@ impl Memory {
         });
         if result.is_ok() {
             self.history = history;
-        } else if self.context.set_state(&before).is_err() {
+            return result;
+        }
+        self.context.clear();
+        if before.is_some_and(|before| self.context.set_state(&before).is_err()) {
             // What it held is evaluated again when it is needed.
             (0..self.history.n_sequences()).for_each(|id| self.history.mark_evaluated(id, 0));
         }

@@ -247,8 +247,7 @@ fn open(model: Arc<Model>, options: &Resolved, shared: &Arc<Shared>) -> Result<W
         type_v: options.kv_type_v,
     };
     let (k, v) = (params.type_k.bytes_per_element(), params.type_v.bytes_per_element());
-    let sizes = [params.n_ctx, params.n_seq_max, params.n_batch].map(|n| n as u64);
-    let needed = model.header().kv_bytes(sizes[0], sizes[1], sizes[2], k, v);
+    let needed = model.header().kv_bytes(params.n_ctx as u64, k, v);
     check_memory(needed, &shared.model_options, params.n_ctx, "lower context_size or choose a smaller KV type")?;
     let identity = Identity::new(&model, params.type_k, params.type_v);
     let limits = Limits { context_size: params.n_ctx, n_vocab: model.n_vocab(), can_share: !model.header().recurrent };

@@ -23,6 +23,7 @@ use super::history::{Cell, Held, History, Limits, check_token};
 use crate::{
     KvType, MullamaError,
     llama::{Model, state_version},
+    memory,
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -131,9 +132,11 @@ pub(super) fn write(
 pub(super) fn read(path: &Path, go_on: &mut dyn FnMut() -> Result<(), MullamaError>) -> Result<Vec<u8>, MullamaError> {
     let io = |error: io::Error| refused("read", path, &error);
     // The kind is checked before opening: opening a pipe would block.
-    if !path.metadata().map_err(io)?.is_file() {
+    let metadata = path.metadata().map_err(io)?;
+    if !metadata.is_file() {
         return Err(unusable(path, "it is not a regular file"));
     }
+    memory::require(metadata.len(), &format!("'{}'", path.display()))?;
     let mut file = File::open(path).map_err(io)?;
     let mut bytes = Vec::new();
     let mut hash = Sha256::new();

@@ -84,28 +84,16 @@ impl Header {
     }
 
     /// Bytes of KV cache that one token takes, over all layers. Layers with a
-    /// sliding window count in full, so this is an upper bound for them; the
-    /// states of recurrent layers, which do not grow, do not count.
+    /// sliding window count as the others, since a context keeps all of their
+    /// tokens too (`swa_full`); the states of recurrent layers, which do not
+    /// grow, do not count.
     pub(crate) fn kv_bytes_per_token(&self, bytes_k_per_elem: f64, bytes_v_per_elem: f64) -> u64 {
-        let (full, windowed) = self.kv_heads();
-        ((full + windowed) as f64 * self.bytes_per_head(bytes_k_per_elem, bytes_v_per_elem)).ceil() as u64
+        self.kv_bytes(1, bytes_k_per_elem, bytes_v_per_elem)
     }
 
-    /// Bytes of a unified KV cache of `n_cells` for `n_seqs` sequences and
-    /// batches of `n_batch`. Unlike [`Self::kv_bytes_per_token`] it counts
-    /// layers with a sliding window as llama.cpp allocates them.
-    pub(crate) fn kv_bytes(
-        &self,
-        n_cells: u64,
-        n_seqs: u64,
-        n_batch: u64,
-        bytes_k_per_elem: f64,
-        bytes_v_per_elem: f64,
-    ) -> u64 {
-        let (full, windowed) = self.kv_heads();
-        let window = u64::from(self.sliding_window.unwrap_or(0));
-        let in_window = window.saturating_mul(n_seqs).saturating_add(n_batch).min(n_cells);
-        let heads = full as f64 * n_cells as f64 + windowed as f64 * in_window as f64;
+    /// Bytes of a KV cache of `n_cells`.
+    pub(crate) fn kv_bytes(&self, n_cells: u64, bytes_k_per_elem: f64, bytes_v_per_elem: f64) -> u64 {
+        let heads = n_cells as f64 * self.n_kv_heads() as f64;
         (heads * self.bytes_per_head(bytes_k_per_elem, bytes_v_per_elem)).ceil() as u64
     }
 
@@ -113,15 +101,10 @@ impl Header {
         f64::from(self.n_embd_head_k) * bytes_k_per_elem + f64::from(self.n_embd_head_v) * bytes_v_per_elem
     }
 
-    /// The key-value heads of all layers that see everything, and of those
-    /// with a sliding window.
-    fn kv_heads(&self) -> (u64, u64) {
-        let is = |flags: &[bool], layer: usize| flags.get(layer) == Some(&true);
-        let (mut full, mut windowed) = (0, 0);
-        for (layer, n_head_kv) in self.n_head_kv.iter().enumerate() {
-            let sum = if is(&self.windowed_layers, layer) { &mut windowed } else { &mut full };
-            *sum += if is(&self.recurrent_layers, layer) { 0 } else { u64::from(*n_head_kv) };
-        }
-        (full, windowed)
+    /// The key-value heads of all layers with attention.
+    fn n_kv_heads(&self) -> u64 {
+        let has_attention = |layer: usize| self.recurrent_layers.get(layer) != Some(&true);
+        let layers = self.n_head_kv.iter().enumerate().filter(|(layer, _)| has_attention(*layer));
+        layers.map(|(_, n_head_kv)| u64::from(*n_head_kv)).sum()
     }
 }

@@ -6,8 +6,8 @@
 //! 0.1.161 was found to rely on. What llama.cpp itself refuses with an
 //! exception may pass; what it would not survive may not.
 //!
-//! Only the head of the file is read, never the weights, and nothing is
-//! allocated by a count that the file's size does not back. Deliberately
+//! Only the head of the file is read, and a few samples of the weights for the
+//! model's fingerprint, and nothing is allocated by a count that the file's size does not back. Deliberately
 //! absent: a check of the weights' values, and one of the architecture's name,
 //! for an unknown one is an error that llama.cpp reports well.
 

@@ -165,11 +165,11 @@ fn kv_bytes_count_the_heads_of_every_layer() {
     // 2 layers of 2 heads, each with 8 elements of K and V.
     assert_eq!(header.kv_bytes_per_token(2.0, 2.0), 2 * 2 * 8 * 4);
     assert_eq!(header.kv_bytes_per_token(34.0 / 32.0, 2.0), 98);
-    assert_eq!(header.kv_bytes(100, 4, 512, 2.0, 2.0), 100 * header.kv_bytes_per_token(2.0, 2.0));
+    assert_eq!(header.kv_bytes(100, 2.0, 2.0), 100 * header.kv_bytes_per_token(2.0, 2.0));
 }
 
 #[test]
-fn kv_bytes_of_layers_with_a_window_stop_growing() {
+fn kv_bytes_count_layers_with_a_window_in_full() {
     let header = check(|parts| {
         parts.set("general.architecture", typed(8, &text("gemma3")));
         for (key, value) in parts.entries.clone() {
@@ -182,9 +182,7 @@ fn kv_bytes_of_layers_with_a_window_stop_growing() {
     })
     .unwrap();
     assert_eq!(header.windowed_layers, [true, false]);
-    let per_layer = header.kv_bytes_per_token(2.0, 2.0) / 2;
-    assert_eq!(header.kv_bytes(1_000, 4, 60, 2.0, 2.0), 1_000 * per_layer + 100 * per_layer);
-    assert_eq!(header.kv_bytes(50, 4, 60, 2.0, 2.0), 100 * per_layer);
+    assert_eq!(header.kv_bytes(1_000, 2.0, 2.0), 1_000 * 2 * 2 * 8 * 4);
 }
 
 #[test]

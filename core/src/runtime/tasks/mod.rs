@@ -7,6 +7,7 @@
 
 mod collector;
 mod queue;
+mod roster;
 mod worker;
 
 pub use queue::GenerationTask;
@@ -16,8 +17,9 @@ use super::{MullamaRuntime, OnStop, RuntimeMetrics, State, spawn};
 use crate::{AsyncModel, MullamaError, StreamConfig, process};
 use collector::History;
 use queue::Queue;
+use roster::Workers;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     future::{Future, poll_fn},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -64,22 +66,6 @@ struct Shared {
     ended: watch::Sender<()>,
     /// Stops the workers with the runtime.
     on_stop: OnceLock<OnStop>,
-}
-
-#[derive(Default)]
-struct Workers {
-    next_id: u64,
-    /// By id, so in the order in which they were started. Of one name there is
-    /// the newest alone.
-    by_id: BTreeMap<u64, Worker>,
-    /// The first failure since a `stop_all` reported one.
-    failure: Option<String>,
-}
-
-struct Worker {
-    name: String,
-    status: WorkerStatus,
-    stop: CancellationToken,
 }
 
 impl TaskManager {
@@ -317,7 +303,7 @@ impl TaskManager {
                 break;
             }
         }
-        let failure = shared.lock().failure.take();
+        let failure = shared.lock().take_failure();
         failure.map_or(Ok(()), |failure| Err(MullamaError::OperationFailed(failure)))
     }
 
@@ -327,8 +313,7 @@ impl TaskManager {
         if process::is_forked_child() {
             return HashMap::new();
         }
-        let workers = self.shared.lock();
-        workers.by_id.values().map(|worker| (worker.name.clone(), worker.status.clone())).collect()
+        self.shared.lock().statuses()
     }
 
     /// Starts a worker under the name that `name` chooses.
@@ -342,16 +327,14 @@ impl TaskManager {
         F::Output: WorkerOutput,
     {
         self.check()?;
-        let stop = CancellationToken::new();
-        let mut workers = self.shared.lock();
-        let name = name(&workers)?;
-        let id = workers.next_id;
-        workers.next_id += 1;
-        workers.by_id.retain(|_, worker| worker.name != name);
-        let worker = Worker { name: name.clone(), status: WorkerStatus::Running, stop: stop.clone() };
-        workers.by_id.insert(id, worker);
-        // A runtime that ends meanwhile drops the future, which takes the lock.
-        drop(workers);
+        // The lock ends here: a runtime that ends meanwhile drops the future,
+        // which takes it.
+        let (id, name, stop) = {
+            let mut workers = self.shared.lock();
+            let name = name(&workers)?;
+            let (id, stop) = workers.enter(&name);
+            (id, name, stop)
+        };
         let supervised = worker::supervise(Arc::downgrade(&self.shared), id, stop, work);
         drop(spawn(&self.shared.runtime, &self.shared.tokio, supervised));
         Ok(name)
@@ -372,26 +355,18 @@ impl std::fmt::Debug for TaskManager {
 impl Shared {
     /// Asks all running workers but `except` to stop; gives those it asked.
     fn stop_workers(&self, except: Option<u64>) -> Vec<u64> {
-        let workers = self.lock();
-        let running = workers.by_id.iter().filter(|(id, worker)| worker.is_running() && Some(**id) != except);
-        let (ids, stops): (Vec<_>, Vec<_>) = running.map(|(id, worker)| (*id, worker.stop.clone())).unzip();
-        // What a token wakes may take the lock.
-        drop(workers);
+        let (ids, stops): (Vec<_>, Vec<_>) = self.lock().running(except).unzip();
+        // Without the lock, which what a token wakes may take.
         stops.iter().for_each(CancellationToken::cancel);
         ids
     }
 
     /// A worker has ended so.
     fn ended(&self, id: u64, status: WorkerStatus) {
-        let mut workers = self.lock();
-        let Some(worker) = workers.by_id.get_mut(&id) else { return };
-        worker.status = status;
-        if matches!(worker.status, WorkerStatus::Failed(_) | WorkerStatus::Panicked(_)) {
-            let failure = format!("worker '{}' {}", worker.name, worker.status);
+        let failure = self.lock().ended(id, status);
+        if let Some(failure) = failure {
             tracing::warn!("{failure}");
-            workers.failure.get_or_insert(failure);
         }
-        drop(workers);
         self.ended.send_replace(());
     }
 
@@ -407,23 +382,6 @@ impl Drop for Shared {
             self.stop_workers(None);
             self.queue.clear(&MullamaError::Cancelled);
         }
-    }
-}
-
-impl Workers {
-    fn is_taken(&self, name: &str) -> bool {
-        self.by_id.values().any(|worker| worker.name == name && worker.is_running())
-    }
-
-    /// One whose name was used again has ended, and is not listed any more.
-    fn have_ended(&self, ids: &[u64]) -> bool {
-        ids.iter().all(|id| self.by_id.get(id).is_none_or(|worker| !worker.is_running()))
-    }
-}
-
-impl Worker {
-    fn is_running(&self) -> bool {
-        self.status == WorkerStatus::Running
     }
 }
 

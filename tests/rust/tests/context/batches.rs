@@ -1,6 +1,7 @@
 //! Batches that are put together by hand.
 
 use crate::{KINDS, Tiny, assert_agree, generate, long_text, read, refused};
+use futures_util::FutureExt;
 use mullama::{AsyncContext, Batch, ContextOptions, MullamaError, SeqId, TokenId, reference};
 use mullama_test_support::{Kind, TinyModel, model::demo_model_path};
 use mullama_tests::{exactly, options, run};
@@ -177,5 +178,105 @@ fn one_bad_row_keeps_all_batches_from_being_evaluated() {
         assert_eq!(context.n_past(), 0);
         context.process_batch(vec![good, sequences(&[(1, &[300; 62])])]).await.unwrap();
         assert_eq!(context.n_past(), 2);
+    });
+}
+
+/// Numbers that look random and are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
+/// Sequences of equal tokens share a row; the others get one each.
+fn random_batch(numbers: &mut Numbers, held: &mut [Vec<TokenId>], can_share: bool) -> Batch {
+    let mut batch = Batch::new();
+    for _ in 0..=numbers.below(20) {
+        let (seq_id, token) = (numbers.below(held.len()), 300 + numbers.below(20) as TokenId);
+        let position = held[seq_id].len();
+        let equal = |id: &usize| *id != seq_id && held[*id] == held[seq_id];
+        let mut seq_ids = vec![seq_id];
+        if can_share && numbers.below(4) > 0 {
+            seq_ids.extend((0..held.len()).filter(equal));
+        }
+        let ids: Vec<SeqId> = seq_ids.iter().map(|id| *id as SeqId).collect();
+        batch.add(token, position, &ids, true);
+        seq_ids.into_iter().for_each(|id| held[id].push(token));
+    }
+    batch
+}
+
+#[test]
+fn no_order_of_calls_mixes_the_sequences_up() {
+    run(async {
+        let (mut n_same, mut n_checked) = (0, 0);
+        for (kind, seed) in KINDS.into_iter().flat_map(|kind| [(kind, 1), (kind, 2)]) {
+            let tiny = Tiny::load(TinyModel::new(kind).seed(9).n_window(16)).await;
+            let state = tiny.dir.path().join("state");
+            let mut context = tiny.context().await;
+            let mut fresh = tiny.context().await;
+            let mut numbers = Numbers(seed);
+            let mut held: Vec<Vec<TokenId>> = vec![Vec::new(); 4];
+            let mut saved = held.clone();
+            context.save_state(&state).await.unwrap();
+            for _ in 0..40 {
+                match numbers.below(8) {
+                    0 => {
+                        let n = numbers.below(held[0].len() + 1);
+                        context.truncate(n).await.unwrap();
+                        held[0].truncate(n);
+                    }
+                    1 => {
+                        context.save_state(&state).await.unwrap();
+                        saved.clone_from(&held);
+                    }
+                    2 => {
+                        context.load_state(&state).await.unwrap();
+                        held.clone_from(&saved);
+                    }
+                    3 if !held[0].is_empty() => held[0].extend(generate(&mut context, &[], exactly(3)).await),
+                    4 => {
+                        let before = held.clone();
+                        let batch = random_batch(&mut numbers, &mut held, kind != Kind::Recurrent);
+                        // Dropped: done in part, or, before its turn, not at all.
+                        let _ = context.process_batch(vec![batch]).now_or_never();
+                        context.process_batch(Vec::new()).await.unwrap();
+                        let n_past = context.n_past();
+                        assert!(n_past == held[0].len() || n_past == before[0].len());
+                        // Which of the two can be told by the next position.
+                        let place = (0..4).find(|&id| held[id].len() != before[id].len()).unwrap();
+                        let mut probe = Batch::new();
+                        probe.add(300, held[place].len(), &[place as SeqId], false);
+                        if context.process_batch(vec![probe]).await.is_ok() {
+                            held[place].push(300);
+                        } else {
+                            held = before;
+                        }
+                    }
+                    _ => {
+                        let batch = random_batch(&mut numbers, &mut held, kind != Kind::Recurrent);
+                        let n_rows = batch.len();
+                        let greedy = context.process_batch(vec![batch]).await.unwrap();
+                        assert_eq!(greedy[0].len(), n_rows);
+                    }
+                }
+                assert_eq!(context.n_past(), held[0].len());
+                // Each sequence alone, in a context that never did anything else.
+                let id = numbers.below(4);
+                if !held[id].is_empty() {
+                    held[id].push(310);
+                    let got = context.process_batch(vec![sequences(&[(id as SeqId, &[310])])]).await.unwrap();
+                    fresh.clear().await.unwrap();
+                    let expected = fresh.process_batch(vec![sequences(&[(0, &held[id])])]).await.unwrap();
+                    n_same += usize::from(got == expected);
+                    n_checked += 1;
+                }
+            }
+        }
+        // Near ties may fall either way.
+        assert!(n_checked > 150 && n_same * 100 >= n_checked * 95, "{n_same} of {n_checked}");
     });
 }

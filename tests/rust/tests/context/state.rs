@@ -86,6 +86,29 @@ fn a_state_holds_all_sequences_and_what_they_share() {
 }
 
 #[test]
+fn a_state_holds_the_recurrent_states_of_all_sequences() {
+    run(async {
+        let tiny = Tiny::load(TinyModel::recurrent().seed(5)).await;
+        let state = tiny.dir.path().join("state");
+        let mut batch = Batch::new();
+        [(4, 30), (0, 50), (2, 10)].into_iter().for_each(|(id, n)| batch.add_sequence(id, &vec![300 + id; n]));
+        let mut next = Batch::new();
+        [(0, 305), (4, 306), (2, 307), (1, 308)].into_iter().for_each(|(id, token)| next.add_sequence(id, &[token]));
+        let mut context = tiny.context().await;
+        context.process_batch(vec![batch]).await.unwrap();
+        context.save_state(&state).await.unwrap();
+        let expected = context.process_batch(vec![next.clone(), next.clone()]).await.unwrap();
+        let mut other = tiny.context().await;
+        generate(&mut other, &[310], exactly(5)).await;
+        for _ in 0..2 {
+            other.load_state(&state).await.unwrap();
+            assert_eq!(other.n_past(), 50);
+            assert_eq!(other.process_batch(vec![next.clone(), next.clone()]).await.unwrap(), expected);
+        }
+    });
+}
+
+#[test]
 fn a_state_of_a_generation_under_way_and_of_nothing() {
     run(async {
         let tiny = Tiny::load(TinyModel::llama().seed(5)).await;

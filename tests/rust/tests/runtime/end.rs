@@ -1,211 +1,6 @@
-//! `MullamaRuntime`: its settings, its shutdown in every situation, and its
-//! drop. What it counts is in `metrics.rs`.
+//! The end of a runtime, by `shutdown` and by its drop.
 
-use futures_util::{FutureExt, StreamExt};
-use mullama::{FinishReason, Generation, Model, MullamaError, MullamaRuntime, MullamaRuntimeBuilder};
-use mullama_tests::{Tiny, exactly, options, run, tiny, until, until_idle};
-use std::{
-    future::pending,
-    panic::{AssertUnwindSafe, catch_unwind},
-    process::Command,
-    sync::{Arc, mpsc},
-    time::Duration,
-};
-use tokio::sync::oneshot;
-
-fn builder() -> MullamaRuntimeBuilder {
-    MullamaRuntime::new().worker_threads(2)
-}
-
-fn runtime() -> MullamaRuntime {
-    builder().build().unwrap()
-}
-
-/// Without a limit, so that a shutdown that waits for what it should have
-/// ended hangs, and the test fails.
-fn patient() -> MullamaRuntime {
-    builder().shutdown_timeout(Duration::MAX).build().unwrap()
-}
-
-/// At whose limit everything is aborted.
-fn impatient() -> MullamaRuntime {
-    builder().shutdown_timeout(Duration::from_millis(20)).build().unwrap()
-}
-
-/// Tells when it is dropped.
-struct Dropped(Option<oneshot::Sender<()>>);
-
-impl Drop for Dropped {
-    fn drop(&mut self) {
-        let _ = self.0.take().unwrap().send(());
-    }
-}
-
-fn dropped() -> (Dropped, oneshot::Receiver<()>) {
-    let (sender, receiver) = oneshot::channel();
-    (Dropped(Some(sender)), receiver)
-}
-
-// Settings.
-
-#[test]
-fn impossible_settings_are_refused_by_name() {
-    let refusals: &[(&str, MullamaRuntimeBuilder)] = &[
-        ("worker_threads", builder().worker_threads(0)),
-        ("worker_threads", builder().worker_threads(1025)),
-        ("worker_threads", builder().worker_threads(usize::MAX)),
-        ("max_blocking_threads", builder().max_blocking_threads(0)),
-        ("max_blocking_threads", builder().max_blocking_threads(usize::MAX)),
-        ("thread_stack_size", builder().thread_stack_size(0)),
-        ("thread_stack_size", builder().thread_stack_size(4096)),
-        ("thread_stack_size", builder().thread_stack_size(usize::MAX)),
-        ("thread_name", builder().thread_name("")),
-        ("thread_name", builder().thread_name("a\0b")),
-    ];
-    for (wanted, builder) in refusals {
-        for error in [builder.clone().build().map(drop), MullamaRuntime::configure_shared(builder.clone())] {
-            match error {
-                Err(MullamaError::InvalidInput { field, .. }) => assert_eq!(&field, wanted),
-                other => panic!("{wanted}: {other:?}"),
-            }
-        }
-    }
-}
-
-#[test]
-fn the_threads_are_as_the_builder_says() {
-    let runtime = builder().worker_threads(3).thread_name("named-so").build().unwrap();
-    let name = || std::thread::current().name().map(str::to_owned);
-    run(async {
-        assert_eq!(runtime.spawn(async move { name() }).await.unwrap().as_deref(), Some("named-so"));
-        assert_eq!(runtime.spawn_blocking(name).await.unwrap().as_deref(), Some("named-so"));
-        assert_eq!(runtime.metrics().await.worker_threads, 3);
-    });
-}
-
-#[test]
-fn by_default_there_is_a_worker_for_every_processor() {
-    let runtime = MullamaRuntime::new().build().unwrap();
-    let processors = std::thread::available_parallelism().unwrap().get();
-    assert_eq!(run(runtime.metrics()).worker_threads, processors);
-}
-
-#[test]
-fn time_and_io_are_there_when_they_were_enabled() {
-    async fn uses_time() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    async fn uses_io() {
-        drop(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
-    }
-    let cases = [
-        (builder(), false, false),
-        (builder().enable_time(), true, false),
-        (builder().enable_io(), false, true),
-        (builder().enable_all(), true, true),
-    ];
-    for (builder, has_time, has_io) in cases {
-        let runtime = builder.build().unwrap();
-        run(async {
-            assert_eq!(runtime.spawn(uses_time()).await.is_ok(), has_time);
-            assert_eq!(runtime.spawn(uses_io()).await.is_ok(), has_io);
-        });
-    }
-}
-
-#[test]
-fn the_smallest_stack_is_enough_to_tokenize_and_generate_on() {
-    let runtime = builder().thread_stack_size(128 * 1024).build().unwrap();
-    run(async {
-        let tiny = tiny(options()).await;
-        let model = tiny.model.clone();
-        let prompt = "1234567890 abc, ".repeat(1000);
-        let task = runtime.spawn(async move {
-            let tokens = model.tokenize_async(&prompt, true).await.unwrap();
-            assert_eq!(model.detokenize(&tokens[1..]).unwrap().trim_start(), prompt);
-            let long = model.tokenize_async(&"7".repeat(200_000), false).await.unwrap();
-            assert!(!long.is_empty());
-            model.generate_with("a", exactly(4)).await.unwrap()
-        });
-        assert_eq!(task.await.unwrap().tokens.len(), 4);
-    });
-}
-
-#[test]
-fn a_panic_in_a_task_stays_in_its_handle() {
-    let runtime = runtime();
-    run(async {
-        assert!(runtime.spawn(async { panic!("on purpose") }).await.unwrap_err().is_panic());
-        assert!(runtime.spawn_blocking(|| panic!("on purpose")).await.unwrap_err().is_panic());
-        assert_eq!(runtime.spawn(async { 1 }).await.unwrap(), 1);
-    });
-}
-
-#[test]
-fn the_shared_runtime_is_configured_once_and_before_its_first_use() {
-    let check = |steps: &str, wanted: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_configure_shared")).arg(steps).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(String::from_utf8(output.stdout).unwrap().replace('\n', "; "), wanted);
-    };
-    check("use", "use ok; 1 workers, named mullama-runtime; ");
-    check(
-        "bad,configure,configure,use",
-        "bad invalid_input; configure ok; configure unsupported; use ok; 3 workers, named configured; ",
-    );
-    check("use,configure", "use ok; configure unsupported; 1 workers, named mullama-runtime; ");
-}
-
-// Shutdown.
-
-/// A generation under way in a task of the runtime, and one that waits behind
-/// it, each as text and as a stream.
-struct Running {
-    tiny: Tiny,
-    whole: Vec<tokio::task::JoinHandle<Result<Generation, MullamaError>>>,
-    streams: Vec<tokio::task::JoinHandle<(Option<FinishReason>, bool)>>,
-}
-
-async fn generate_on(runtime: &MullamaRuntime) -> Running {
-    let tiny = tiny(mullama::ModelOptions { max_concurrent: 2, context_size: 16_384, ..options() }).await;
-    let spawn_whole = || {
-        let model = tiny.model.clone();
-        runtime.spawn(async move { model.generate_with("a", exactly(15_000)).await })
-    };
-    let spawn_stream = || {
-        let model = tiny.model.clone();
-        runtime.spawn(async move {
-            let mut stream = model.generate_stream("a", exactly(15_000)).await.unwrap();
-            let mut failed = false;
-            while let Some(token) = stream.next().await {
-                failed |= token.is_err();
-            }
-            (stream.finish_reason(), failed)
-        })
-    };
-    let (mut whole, mut streams) = (vec![spawn_whole()], vec![spawn_stream()]);
-    until(&tiny.model, |metrics| metrics.active == 2 && metrics.generated_tokens > 0).await;
-    whole.push(spawn_whole());
-    streams.push(spawn_stream());
-    until(&tiny.model, |metrics| metrics.queued == 2).await;
-    Running { tiny, whole, streams }
-}
-
-impl Running {
-    /// All were cancelled, and the model serves others.
-    async fn are_cancelled(self) {
-        for task in self.whole {
-            let result = task.await.unwrap();
-            assert!(matches!(result, Err(MullamaError::Cancelled)), "{result:?}");
-        }
-        for task in self.streams {
-            assert_eq!(task.await.unwrap(), (Some(FinishReason::Cancelled), false));
-        }
-        until_idle(&self.tiny.model).await;
-        assert_eq!(self.tiny.model.metrics().cancelled, 4);
-        assert_eq!(self.tiny.model.generate_with("a", exactly(3)).await.unwrap().tokens.len(), 3);
-    }
-}
+use crate::*;
 
 #[test]
 fn a_shutdown_cancels_the_generations_of_its_tasks() {
@@ -231,6 +26,29 @@ fn a_generation_in_a_task_within_a_task_is_cancelled_too() {
         runtime.shutdown().await.unwrap();
         let result = task.await.unwrap();
         assert!(matches!(result, Err(MullamaError::Cancelled)), "{result:?}");
+    });
+}
+
+#[test]
+fn a_shutdown_cancels_the_stream_of_a_context() {
+    run(async {
+        let runtime = patient();
+        let tiny = tiny(mullama::ModelOptions { context_size: 16_384, ..options() }).await;
+        let model = Arc::new(tiny.model.clone());
+        let (started, is_started) = oneshot::channel();
+        let task = runtime.spawn(async move {
+            let mut context = mullama::AsyncContext::new(model).await.unwrap();
+            let mut stream = context.generate_stream_with(&[1, 5, 6], exactly(15_000)).await.unwrap();
+            stream.next().await.unwrap().unwrap();
+            started.send(()).unwrap();
+            while let Some(token) = stream.next().await {
+                token.unwrap();
+            }
+            stream.finish_reason()
+        });
+        is_started.await.unwrap();
+        runtime.shutdown().await.unwrap();
+        assert_eq!(task.await.unwrap(), Some(FinishReason::Cancelled));
     });
 }
 
@@ -388,8 +206,6 @@ fn the_only_owner_of_an_arc_shuts_it_down() {
         runtime.shutdown().await.unwrap();
     });
 }
-
-// Drop.
 
 #[test]
 fn it_may_be_dropped_in_async_code_and_aborts_its_tasks() {
