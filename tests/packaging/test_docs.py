@@ -21,7 +21,7 @@ import mullama
 async def main():
     source, path = open(sys.argv[1]).read(), sys.argv[2]
     names = {"__name__": "__main__", "mullama": mullama, "asyncio": asyncio}
-    if "Model.load(" not in source:
+    if "model" in sys.argv[3:]:
         names["model"] = await mullama.Model.load(path)
     code = compile(source, sys.argv[1], "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     result = eval(code, names)
@@ -49,6 +49,12 @@ def blocks(language: str) -> list[object]:
     return found
 
 
+def wants_model(block: str) -> bool:
+    """Whether it uses a model that it does not load. No other block gets one:
+    what configures the runtime must come before any load."""
+    return "Model.load(" not in block and re.search(r"\bmodel\b", block) is not None
+
+
 def with_model_path(block: str) -> str:
     return block.replace("model.gguf", model())
 
@@ -61,14 +67,15 @@ def test_python_block_runs(block: str, wheel_python: tuple[Path, dict[str, str]]
         run(python, "block.py", cwd=tmp_path, env=env)
     else:
         (tmp_path / "run_block.py").write_text(RUN_PYTHON)
-        run(python, "run_block.py", "block.py", model(), cwd=tmp_path, env=env)
+        names = ["model"] if wants_model(block) else []
+        run(python, "run_block.py", "block.py", model(), *names, cwd=tmp_path, env=env)
 
 
 @pytest.mark.parametrize("block", blocks("js"))
 def test_js_block_runs(block: str, node_project: Project) -> None:
     folder, env = node_project
     source = with_model_path(block)
-    if "Model.load(" not in block:
+    if wants_model(block):
         source = JS_MODEL.format(path=model()) + source
     if "require('mullama')" not in block and "from 'mullama'" not in block:
         source = JS_IMPORT + source
