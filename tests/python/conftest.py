@@ -81,6 +81,25 @@ def blocking(model_path: str) -> mullama.sync.Model:
     return mullama.sync.Model.load(model_path, max_concurrent=4, threads=1, timeout_ms=0)
 
 
+class Loaded:
+    """A tiny model in a loop of the test's own."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    async def __aenter__(self) -> mullama.Model:
+        self.model = await mullama.Model.load(self.path, context_size=4096, threads=1, timeout_ms=0)
+        return self.model
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.model.close()
+
+
+@pytest.fixture
+def loaded(tiny_path: str) -> Loaded:
+    return Loaded(tiny_path)
+
+
 # A request that would run far longer than any test waits.
 ENDLESS: Any = {"max_tokens": 1_000_000, "ignore_eos": True, "temperature": 0}
 
