@@ -83,12 +83,12 @@ impl Leases {
         self.turn.acquire().await?;
         let _turn = Turn(&self.turn);
         if size > self.permits.counts().size {
-            let _growing = Growing::begin(self);
+            let _growing = Growing::begin(self, size);
             self.engine.grow(size)?.wait().await?;
             self.permits.resize(size);
         } else {
             self.permits.resize(size);
-            self.shrink_engine();
+            self.shrink_engine(self.engine.max_concurrent());
         }
         Ok(())
     }
@@ -104,11 +104,12 @@ impl Leases {
     }
 
     /// Gives back the memory of sequences that no lease can use any more.
-    fn shrink_engine(&self) {
+    /// `n` is how many the engine has, or is about to have.
+    fn shrink_engine(&self, n: usize) {
         // Held until the engine knows, so that what grows it comes after.
         let growing = self.lock_growing();
         let counts = self.permits.counts();
-        if !*growing && counts.in_use <= counts.size && counts.size < self.engine.max_concurrent() {
+        if !*growing && counts.in_use <= counts.size && counts.size < n {
             self.engine.shrink(counts.size);
         }
     }
@@ -139,21 +140,24 @@ impl Drop for Turn<'_> {
     }
 }
 
-struct Growing<'a>(&'a Leases);
+struct Growing<'a> {
+    leases: &'a Leases,
+    size: usize,
+}
 
 impl<'a> Growing<'a> {
-    fn begin(leases: &'a Leases) -> Self {
+    fn begin(leases: &'a Leases, size: usize) -> Self {
         *leases.lock_growing() = true;
-        Self(leases)
+        Self { leases, size }
     }
 }
 
 impl Drop for Growing<'_> {
     fn drop(&mut self) {
-        *self.0.lock_growing() = false;
-        // After an error, or a wait that was given up, the engine may be
-        // larger than the permits are.
-        self.0.shrink_engine();
+        *self.leases.lock_growing() = false;
+        // After a wait that was given up, the engine is larger than the permits
+        // are, or will be when it comes to what was asked.
+        self.leases.shrink_engine(self.size.max(self.leases.engine.max_concurrent()));
     }
 }
 
@@ -173,6 +177,6 @@ impl Drop for Lease {
             return;
         }
         self.leases.permits.release();
-        self.leases.shrink_engine();
+        self.leases.shrink_engine(self.leases.engine.max_concurrent());
     }
 }

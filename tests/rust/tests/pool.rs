@@ -270,6 +270,35 @@ fn a_pool_that_has_no_memory_to_grow_stays_as_it_is() {
     });
 }
 
+/// Bytes of memory that this process has.
+#[cfg(target_os = "linux")]
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn growing_that_is_given_up_keeps_no_memory() {
+    run(async {
+        let Tiny { pool, _dir } = &pool_of(Kind::Llama, ModelOptions { context_size: 4096, ..options() }, 1).await;
+        // What 64 take is several times this.
+        let limit = resident() + (64 << 20);
+        // Before the engine came to it, and in the midst of it.
+        for ms in [0, 1, 5, 20] {
+            let _ = tokio::time::timeout(Duration::from_millis(ms), pool.resize(64)).await;
+            if pool.stats().size == 64 {
+                pool.resize(1).await.unwrap();
+            }
+            // Other tests take memory too, but not for ever.
+            until(|| resident() < limit).await;
+        }
+        assert_eq!(pool.stats().size, 1);
+        pool.acquire().await.unwrap().generate("a", 2).await.unwrap();
+    });
+}
+
 /// Each kind of memory moves to another context and back in the middle of a
 /// text, which does not notice.
 #[test]
