@@ -9,7 +9,7 @@ use super::{Engine, latch::Latch, permits::Permits};
 use crate::{MullamaError, config::MAX_SEQUENCES};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 /// An engine whose requests need a lease.
@@ -28,6 +28,14 @@ pub(crate) struct Lease {
     leases: Arc<Leases>,
     /// Set when the handle was dropped: nothing more may be submitted.
     returned: AtomicBool,
+    /// Requests that have not left the engine.
+    n_requests: AtomicUsize,
+}
+
+/// What a request holds of its lease, until it has left the engine.
+pub(crate) struct Hold {
+    lease: Arc<Lease>,
+    is_first: bool,
 }
 
 impl Leases {
@@ -69,7 +77,7 @@ impl Leases {
     }
 
     fn lease(self: &Arc<Self>) -> Arc<Lease> {
-        Arc::new(Lease { leases: self.clone(), returned: AtomicBool::new(false) })
+        Arc::new(Lease { leases: self.clone(), returned: AtomicBool::new(false), n_requests: AtomicUsize::new(0) })
     }
 
     /// Changes how many leases there may be. Growing waits until the engine
@@ -168,6 +176,30 @@ impl Lease {
 
     pub(crate) fn is_returned(&self) -> bool {
         self.returned.load(Ordering::Acquire)
+    }
+}
+
+impl Hold {
+    pub(super) fn new(lease: Arc<Lease>) -> Self {
+        let is_first = lease.n_requests.fetch_add(1, Ordering::AcqRel) == 0;
+        Self { lease, is_first }
+    }
+
+    /// Whether the lease had no other request, so that its sequence is free
+    /// for this one.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// Whether both are of one lease.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lease, &other.lease)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.lease.n_requests.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

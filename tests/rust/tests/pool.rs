@@ -129,6 +129,25 @@ fn a_lease_never_waits_for_the_requests_of_another() {
 }
 
 #[test]
+fn a_lease_is_not_refused_because_another_has_filled_the_queue() {
+    run(async {
+        let options = ModelOptions { context_size: 65_536, max_queue: 1, timeout: None, ..options() };
+        let Tiny { pool, _dir } = &pool_of(Kind::Llama, options, 2).await;
+        let (greedy, modest) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        let mut streams = Vec::new();
+        let refused = loop {
+            match greedy.generate_stream("a", exactly(ENDLESS)).await {
+                Ok(stream) => streams.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, MullamaError::QueueFull { limit: 1 }), "{refused}");
+        assert_eq!(modest.generate_with("b", exactly(5)).await.unwrap().tokens.len(), 5);
+        drop(streams);
+    });
+}
+
+#[test]
 fn a_lease_with_a_stream_under_way_is_back_when_the_stream_has_ended() {
     run(async {
         let Tiny { pool, _dir } = &pool(1).await;
