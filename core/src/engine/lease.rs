@@ -144,6 +144,9 @@ struct Turn<'a>(&'a Permits);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        if crate::process::is_forked_child() {
+            return;
+        }
         self.0.release();
     }
 }
@@ -162,6 +165,9 @@ impl<'a> Growing<'a> {
 
 impl Drop for Growing<'_> {
     fn drop(&mut self) {
+        if crate::process::is_forked_child() {
+            return;
+        }
         *self.leases.lock_growing() = false;
         // After a wait that was given up, the engine is larger than the permits
         // are, or will be when it comes to what was asked.
