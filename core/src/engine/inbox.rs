@@ -1,7 +1,11 @@
 //! How callers reach an engine's thread: requests go in, and a bell wakes the
 //! thread for cancellations, room in a buffer, and the end.
 
-use super::{lease::Resized, request::Request, ticket::Bell};
+use super::{
+    lease::{Hold, Resized},
+    request::Request,
+    ticket::Bell,
+};
 use crate::MullamaError;
 use std::{
     collections::VecDeque,
@@ -76,7 +80,8 @@ impl Inbox {
     ///
     /// # Errors
     /// `Closed`, or `QueueFull` when all sequences are taken and `max_queue`
-    /// requests wait. One that a free sequence is about to take does not wait.
+    /// requests wait. One that a free sequence is about to take does not wait:
+    /// not that of a lease without another, whatever other leases line up.
     pub(crate) fn submit(&self, request: Request) -> Result<(), MullamaError> {
         let mut state = self.lock();
         // Under the lock: the engine's last look takes everything that was
@@ -84,8 +89,9 @@ impl Inbox {
         if self.is_closing() {
             return Err(MullamaError::model_closed());
         }
+        let has_own = request.lease.as_ref().is_some_and(Hold::is_first);
         let n_free = self.max_concurrent().saturating_sub(self.n_active.load(Ordering::Acquire));
-        if self.n_waiting.load(Ordering::Acquire) >= self.max_queue.saturating_add(n_free) {
+        if !has_own && self.n_waiting.load(Ordering::Acquire) >= self.max_queue.saturating_add(n_free) {
             return Err(MullamaError::QueueFull { limit: self.max_queue });
         }
         self.n_waiting.fetch_add(1, Ordering::AcqRel);

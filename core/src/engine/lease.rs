@@ -9,7 +9,7 @@ use super::{Engine, latch::Latch, permits::Permits};
 use crate::{MullamaError, config::MAX_SEQUENCES};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 /// An engine whose requests need a lease.
@@ -28,6 +28,14 @@ pub(crate) struct Lease {
     leases: Arc<Leases>,
     /// Set when the handle was dropped: nothing more may be submitted.
     returned: AtomicBool,
+    /// Requests that have not left the engine.
+    n_requests: AtomicUsize,
+}
+
+/// What a request holds of its lease, until it has left the engine.
+pub(crate) struct Hold {
+    lease: Arc<Lease>,
+    is_first: bool,
 }
 
 impl Leases {
@@ -69,7 +77,7 @@ impl Leases {
     }
 
     fn lease(self: &Arc<Self>) -> Arc<Lease> {
-        Arc::new(Lease { leases: self.clone(), returned: AtomicBool::new(false) })
+        Arc::new(Lease { leases: self.clone(), returned: AtomicBool::new(false), n_requests: AtomicUsize::new(0) })
     }
 
     /// Changes how many leases there may be. Growing waits until the engine
@@ -83,12 +91,12 @@ impl Leases {
         self.turn.acquire().await?;
         let _turn = Turn(&self.turn);
         if size > self.permits.counts().size {
-            let _growing = Growing::begin(self);
+            let _growing = Growing::begin(self, size);
             self.engine.grow(size)?.wait().await?;
             self.permits.resize(size);
         } else {
             self.permits.resize(size);
-            self.shrink_engine();
+            self.shrink_engine(self.engine.max_concurrent());
         }
         Ok(())
     }
@@ -104,11 +112,12 @@ impl Leases {
     }
 
     /// Gives back the memory of sequences that no lease can use any more.
-    fn shrink_engine(&self) {
+    /// `n` is how many the engine has, or is about to have.
+    fn shrink_engine(&self, n: usize) {
         // Held until the engine knows, so that what grows it comes after.
         let growing = self.lock_growing();
         let counts = self.permits.counts();
-        if !*growing && counts.in_use <= counts.size && counts.size < self.engine.max_concurrent() {
+        if !*growing && counts.in_use <= counts.size && counts.size < n {
             self.engine.shrink(counts.size);
         }
     }
@@ -135,25 +144,34 @@ struct Turn<'a>(&'a Permits);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
+        if crate::process::is_forked_child() {
+            return;
+        }
         self.0.release();
     }
 }
 
-struct Growing<'a>(&'a Leases);
+struct Growing<'a> {
+    leases: &'a Leases,
+    size: usize,
+}
 
 impl<'a> Growing<'a> {
-    fn begin(leases: &'a Leases) -> Self {
+    fn begin(leases: &'a Leases, size: usize) -> Self {
         *leases.lock_growing() = true;
-        Self(leases)
+        Self { leases, size }
     }
 }
 
 impl Drop for Growing<'_> {
     fn drop(&mut self) {
-        *self.0.lock_growing() = false;
-        // After an error, or a wait that was given up, the engine may be
-        // larger than the permits are.
-        self.0.shrink_engine();
+        if crate::process::is_forked_child() {
+            return;
+        }
+        *self.leases.lock_growing() = false;
+        // After a wait that was given up, the engine is larger than the permits
+        // are, or will be when it comes to what was asked.
+        self.leases.shrink_engine(self.size.max(self.leases.engine.max_concurrent()));
     }
 }
 
@@ -167,12 +185,36 @@ impl Lease {
     }
 }
 
+impl Hold {
+    pub(super) fn new(lease: Arc<Lease>) -> Self {
+        let is_first = lease.n_requests.fetch_add(1, Ordering::AcqRel) == 0;
+        Self { lease, is_first }
+    }
+
+    /// Whether the lease had no other request, so that its sequence is free
+    /// for this one.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// Whether both are of one lease.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lease, &other.lease)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.lease.n_requests.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         if crate::process::is_forked_child() {
             return;
         }
         self.leases.permits.release();
-        self.leases.shrink_engine();
+        self.leases.shrink_engine(self.leases.engine.max_concurrent());
     }
 }

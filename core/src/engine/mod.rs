@@ -230,7 +230,8 @@ impl Engine {
             return;
         }
         self.shared.inbox.close();
-        let sessions: Vec<_> = self.lock_sessions().drain(..).filter_map(|session| session.upgrade()).collect();
+        // They stay in, for whoever closes next to wait for them too.
+        let sessions: Vec<_> = self.lock_sessions().iter().filter_map(Weak::upgrade).collect();
         for session in &sessions {
             session.close();
         }

@@ -4,7 +4,7 @@
 //!
 //! Deliberately absent: what a permit is for. `lease` ties it to an engine.
 
-use crate::MullamaError;
+use crate::{MullamaError, process};
 use std::{
     collections::VecDeque,
     pin::Pin,
@@ -185,6 +185,7 @@ impl Future for Acquire {
     type Output = Result<(), MullamaError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        process::check()?;
         let permits = self.permits.clone();
         let mut state = permits.lock();
         let has_permit = match self.place {
@@ -207,19 +208,21 @@ impl Future for Acquire {
             self.place = Place::Done;
             return Poll::Ready(Ok(()));
         }
-        match self.place {
-            Place::Waiting(id) => {
-                if let Some(at) = state.waiter(id) {
-                    state.waiters[at].waker.clone_from(context.waker());
-                }
-            }
+        let waker = context.waker().clone();
+        let replaced = match self.place {
+            Place::Waiting(id) => state.waiter(id).map(|at| std::mem::replace(&mut state.waiters[at].waker, waker)),
             _ => {
                 let id = state.next_id;
                 state.next_id += 1;
-                state.waiters.push_back(Waiter { id, waker: context.waker().clone() });
+                state.waiters.push_back(Waiter { id, waker });
                 self.place = Place::Waiting(id);
+                None
             }
-        }
+        };
+        // Without the lock: a waker may be the last to hold a task, and that
+        // task a permit.
+        drop(state);
+        drop(replaced);
         Poll::Pending
     }
 }
@@ -227,9 +230,15 @@ impl Future for Acquire {
 impl Drop for Acquire {
     fn drop(&mut self) {
         let Place::Waiting(id) = self.place else { return };
+        if process::is_forked_child() {
+            return;
+        }
         let mut state = self.permits.lock();
         if let Some(at) = state.waiter(id) {
-            state.waiters.remove(at);
+            let waiter = state.waiters.remove(at);
+            // Without the lock, as above.
+            drop(state);
+            drop(waiter);
         } else if state.take_granted(id) {
             drop(state);
             self.permits.release();
@@ -291,6 +300,36 @@ mod tests {
         assert!(has(&mut waits[0]));
         permits.release();
         assert_eq!(permits.counts().in_use, 0);
+    }
+
+    #[test]
+    fn a_waker_that_goes_may_give_a_permit_back() {
+        /// Stands for a task that holds a permit and has no other owner.
+        struct Task(Arc<Permits>);
+
+        impl std::task::Wake for Task {
+            fn wake(self: Arc<Self>) {}
+        }
+
+        impl Drop for Task {
+            fn drop(&mut self) {
+                self.0.release();
+            }
+        }
+
+        let permits = permits(2);
+        assert!(permits.try_acquire().unwrap() && permits.try_acquire().unwrap());
+        let (mut first, mut second) = (permits.acquire(), permits.acquire());
+        let task = Waker::from(Arc::new(Task(permits.clone())));
+        assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&task)).is_pending());
+        drop(task);
+        assert!(!has(&mut first), "granted by the drop of the waker that it had");
+        assert!(has(&mut first));
+        let task = Waker::from(Arc::new(Task(permits.clone())));
+        assert!(Pin::new(&mut second).poll(&mut Context::from_waker(&task)).is_pending());
+        drop(task);
+        drop(second);
+        assert_eq!(permits.counts().in_use, 1);
     }
 
     #[test]

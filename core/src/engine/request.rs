@@ -2,7 +2,7 @@
 //! happens on the engine's side.
 
 use super::{
-    lease::Lease,
+    lease::{Hold, Lease},
     ticket::{End, Ticket},
 };
 use crate::{FinishReason, Generation, MullamaError, StreamConfig, Timings, TokenId, Usage};
@@ -17,7 +17,7 @@ pub(crate) struct Request {
     pub(super) seed: u64,
     pub(super) submitted: Instant,
     /// Keeps the sequence of a pool's lease until the request has left.
-    pub(super) lease: Option<Arc<Lease>>,
+    pub(super) lease: Option<Hold>,
 }
 
 impl Request {
@@ -28,6 +28,7 @@ impl Request {
         seed: u64,
         lease: Option<Arc<Lease>>,
     ) -> Self {
+        let lease = lease.map(Hold::new);
         Self { ticket: Producer(Some(ticket)), prompt, config, seed, submitted: Instant::now(), lease }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     worker::{Limits, Worker},
 };
 use crate::{MullamaError, llama::Batch};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 impl Worker {
     /// Serves more sequences at once, or fewer, if that was asked for.
@@ -14,6 +14,8 @@ impl Worker {
         while let Some(resize) = self.shared.inbox.next_resize() {
             match &resize.done {
                 None => self.shrink_to = Some(resize.n),
+                // Who asked has given up.
+                Some(done) if Arc::strong_count(done) == 1 => {}
                 Some(done) => {
                     self.shrink_to = self.shrink_to.filter(|&n| n >= resize.n);
                     done.set(if resize.n > self.limits.max_concurrent {

@@ -3,7 +3,7 @@
 
 use super::{
     hold_back::HoldBack,
-    lease::Lease,
+    lease::Hold,
     request::{Producer, Request},
     sampler::{self, Sampler},
     ticket::Ticket,
@@ -42,7 +42,7 @@ pub(super) struct Sequence {
     first_token: Option<Instant>,
     last_token: Instant,
     /// The lease that the request belongs to, in a pool.
-    lease: Option<Arc<Lease>>,
+    lease: Option<Hold>,
 }
 
 /// What a new token led to.
@@ -113,8 +113,8 @@ impl Sequence {
     }
 
     /// Whether it is a request of that lease.
-    pub(super) fn is_of(&self, lease: &Arc<Lease>) -> bool {
-        self.lease.as_ref().is_some_and(|own| Arc::ptr_eq(own, lease))
+    pub(super) fn is_of(&self, lease: &Hold) -> bool {
+        self.lease.as_ref().is_some_and(|own| own.is_of(lease))
     }
 
     pub(super) fn is_in_prefill(&self) -> bool {

@@ -13,10 +13,11 @@ pub use blocking::{BlockingModelPool, BlockingPooledModel};
 use crate::{
     ModelOptions, MullamaError,
     engine::{Leases, Loading, check_size},
+    process,
 };
 use std::{path::Path, sync::Arc, time::Duration};
 
-/// Figures of a pool, now.
+/// Figures of a pool, now. All zero in a forked child.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct PoolStats {
     /// Leases that may be out at once.
@@ -43,6 +44,9 @@ async fn load(path: &Path, options: ModelOptions, size: usize) -> Result<Arc<Lea
 }
 
 fn stats(leases: &Leases) -> PoolStats {
+    if process::is_forked_child() {
+        return PoolStats::default();
+    }
     let counts = leases.permits().counts();
     let waited_ms = counts.waited.as_secs_f64() * 1000.0;
     PoolStats {

@@ -129,6 +129,25 @@ fn a_lease_never_waits_for_the_requests_of_another() {
 }
 
 #[test]
+fn a_lease_is_not_refused_because_another_has_filled_the_queue() {
+    run(async {
+        let options = ModelOptions { context_size: 65_536, max_queue: 1, timeout: None, ..options() };
+        let Tiny { pool, _dir } = &pool_of(Kind::Llama, options, 2).await;
+        let (greedy, modest) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        let mut streams = Vec::new();
+        let refused = loop {
+            match greedy.generate_stream("a", exactly(ENDLESS)).await {
+                Ok(stream) => streams.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, MullamaError::QueueFull { limit: 1 }), "{refused}");
+        assert_eq!(modest.generate_with("b", exactly(5)).await.unwrap().tokens.len(), 5);
+        drop(streams);
+    });
+}
+
+#[test]
 fn a_lease_with_a_stream_under_way_is_back_when_the_stream_has_ended() {
     run(async {
         let Tiny { pool, _dir } = &pool(1).await;
@@ -267,6 +286,35 @@ fn a_pool_that_has_no_memory_to_grow_stays_as_it_is() {
         assert_eq!(pool.stats().size, 1);
         lease.generate("a", 2).await.unwrap();
         pool.resize(2).await.unwrap();
+    });
+}
+
+/// Bytes of memory that this process has.
+#[cfg(target_os = "linux")]
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn growing_that_is_given_up_keeps_no_memory() {
+    run(async {
+        let Tiny { pool, _dir } = &pool_of(Kind::Llama, ModelOptions { context_size: 4096, ..options() }, 1).await;
+        // What 64 take is several times this.
+        let limit = resident() + (64 << 20);
+        // Before the engine came to it, and in the midst of it.
+        for ms in [0, 1, 5, 20] {
+            let _ = tokio::time::timeout(Duration::from_millis(ms), pool.resize(64)).await;
+            if pool.stats().size == 64 {
+                pool.resize(1).await.unwrap();
+            }
+            // Other tests take memory too, but not for ever.
+            until(|| resident() < limit).await;
+        }
+        assert_eq!(pool.stats().size, 1);
+        pool.acquire().await.unwrap().generate("a", 2).await.unwrap();
     });
 }
 
