@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from . import _mullama
 from ._batch import Batch
+from ._closing import AsyncClosing
 from ._loop import run
 from ._model import Model, request
 from ._options import ContextOptions, GenerateOptions
@@ -42,7 +42,7 @@ class ContextState:
         return f"<{name} {self._native.description()}>"
 
 
-class Context(ContextState):
+class Context(ContextState, AsyncClosing):
     """A context of a model: it remembers its tokens from call to call, and
     nobody else's requests are in it.
 
@@ -149,14 +149,6 @@ class Context(ContextState):
         """Stops what runs or waits (it fails with `ClosedError`) and waits until
         the native memory is free. Idempotent."""
         await run(self._native.close())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __repr__(self) -> str:
         return self._describe("mullama.Context")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _mullama
+from ._closing import AsyncClosing
 from ._loop import run
 from ._options import GenerateOptions, LoadOptions
 from ._stream import TokenStream
@@ -45,7 +45,7 @@ def request(max_tokens: int | None, options: GenerateOptions) -> dict[str, Any]:
     return {"max_tokens": max_tokens, **options}
 
 
-class Model(ModelState):
+class Model(ModelState, AsyncClosing):
     """A loaded model, served by one native engine thread.
 
     Any number of calls may run at once, from one event loop or several; their
@@ -133,14 +133,6 @@ class Model(ModelState):
         """Stops what runs (it fails with `ClosedError`) and waits until the
         native memory is free. Idempotent."""
         await run(self._native.close())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __repr__(self) -> str:
         return self._describe("mullama.Model")

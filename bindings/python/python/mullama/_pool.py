@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _mullama
+from ._closing import AsyncClosing
 from ._loop import run
 from ._model import Model
 from ._options import LoadOptions
@@ -69,7 +70,7 @@ class PooledModel(Model):
         return self._describe("mullama.PooledModel")
 
 
-class ModelPool(PoolState):
+class ModelPool(PoolState, AsyncClosing):
     """Leases of one model: at most `size` are out at the same time, and who
     comes first is served first. All share one copy of the weights and are
     computed together.
@@ -130,14 +131,6 @@ class ModelPool(PoolState):
         """Ends all leases and waits (they fail with `ClosedError`) and waits
         until the native memory is free. Idempotent."""
         await run(self._native.close())
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __repr__(self) -> str:
         return self._describe("mullama.ModelPool")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .. import _mullama
 from .._batch import Batch
+from .._closing import Closing
 from .._context import ContextState
 from .._model import request
 from .._options import ContextOptions, GenerateOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 
-class Context(ContextState):
+class Context(ContextState, Closing):
     """A context of a model: it remembers its tokens from call to call, and
     nobody else's requests are in it. Calls of several threads run in the order
     in which they were made.
@@ -77,14 +77,6 @@ class Context(ContextState):
         """Stops what runs or waits (it fails with `ClosedError`) and waits until
         the native memory is free. Idempotent."""
         self._native.close().wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return self._describe("mullama.sync.Context")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import _mullama
+from .._closing import Closing
 from .._model import ModelState, request
 from .._options import GenerateOptions, LoadOptions
 from .._types import Generation, LayerPlacement, ModelInfo
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 
-class Model(ModelState):
+class Model(ModelState, Closing):
     """A loaded model, served by one native engine thread. Threads may share
     it; their tokens are computed together."""
 
@@ -81,14 +81,6 @@ class Model(ModelState):
         """Stops what runs (it fails with `ClosedError`) and waits until the
         native memory is free. Idempotent."""
         self._native.close().wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return self._describe("mullama.sync.Model")

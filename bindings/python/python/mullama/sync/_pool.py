@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import _mullama
+from .._closing import Closing
 from .._options import LoadOptions
 from .._pool import PoolState
 from ._model import Model
@@ -44,7 +44,7 @@ class PooledModel(Model):
         return self._describe("mullama.sync.PooledModel")
 
 
-class ModelPool(PoolState):
+class ModelPool(PoolState, Closing):
     """Leases of one model: at most `size` are out at the same time, and who
     comes first is served first. All share one copy of the weights and are
     computed together.
@@ -94,14 +94,6 @@ class ModelPool(PoolState):
         """Ends all leases and waits (they fail with `ClosedError`) and waits
         until the native memory is free. Idempotent."""
         self._native.close().wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return self._describe("mullama.sync.ModelPool")

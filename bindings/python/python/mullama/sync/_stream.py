@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING
 
+from .._closing import Closing
 from .._stream import StreamState
 from .._types import TokenData
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class TokenStream(StreamState):
+class TokenStream(StreamState, Closing):
     """Generated tokens, as an iterator and context manager.
 
     A model's request is submitted when the first token is asked for, a
@@ -45,14 +45,6 @@ class TokenStream(StreamState):
         self._native.cancel()
         self._buffer.clear()
         self._ended = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return self._describe("mullama.sync.TokenStream")
