@@ -399,6 +399,7 @@ impl Worker {
         self.shared.inbox.drain(&mut self.waiting);
         for request in self.waiting.drain(..) {
             self.shared.inbox.left_queue();
+            self.shared.metrics.failed.fetch_add(1, Relaxed);
             self.wakers.extend(request.fail(closed()));
         }
         for sequence in self.active.drain(..).chain(self.preempted.drain(..)) {

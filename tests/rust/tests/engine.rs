@@ -331,7 +331,8 @@ fn closing_ends_what_runs_and_refuses_what_comes() {
         assert!(matches!(model.generate("c", 1).await, Err(MullamaError::Closed(_))));
         assert!(matches!(model.tokenize("c", true, true), Err(MullamaError::Closed(_))));
         assert_eq!(model.model_info().architecture, "llama", "facts stay known");
-        assert_eq!(model.metrics().active, 0);
+        let metrics = model.metrics();
+        assert_eq!((metrics.active, metrics.queued, metrics.failed), (0, 0, 2));
     });
 }
 

@@ -136,6 +136,14 @@ impl History {
         }
     }
 
+    /// Whether another sequence has the last row of this one in the native
+    /// memory, so that this one needs a row more to evaluate it again.
+    pub(super) fn shares_last(&self, seq_id: usize) -> bool {
+        let Some(last) = self.sequences[seq_id].cells.last().filter(|_| self.has_shared) else { return false };
+        let others = self.sequences.iter().enumerate().filter(|(id, _)| *id != seq_id).map(|(_, held)| held);
+        others.flat_map(|held| &held.cells[..held.evaluated]).any(|cell| cell.row == last.row)
+    }
+
     /// `to` now shares the first `n` rows of `from`, which hold the same
     /// tokens and are evaluated.
     pub(super) fn share(&mut self, from: usize, to: usize, n: usize) {

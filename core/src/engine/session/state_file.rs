@@ -101,9 +101,14 @@ pub(super) fn write(
 ) -> Result<(), MullamaError> {
     let io = |error: io::Error| refused("write", path, &error);
     let folder = path.parent().unwrap_or_else(|| Path::new("/"));
-    // A rename would replace even what must not be written to.
-    if path.metadata().is_ok_and(|metadata| metadata.permissions().readonly()) {
-        return Err(io(io::ErrorKind::PermissionDenied.into()));
+    // A rename would replace even what must not be written to, and devices.
+    if let Ok(metadata) = path.metadata() {
+        if metadata.permissions().readonly() {
+            return Err(io(io::ErrorKind::PermissionDenied.into()));
+        }
+        if !metadata.is_file() {
+            return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+        }
     }
     let mut file = tempfile::Builder::new().prefix(".mullama-").suffix(".tmp").tempfile_in(folder).map_err(io)?;
     let mut hash = Sha256::new();

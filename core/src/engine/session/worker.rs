@@ -201,17 +201,19 @@ impl Worker {
             let reason = "the context holds nothing to go on from; give at least one token";
             return Err(MullamaError::invalid("tokens", "[]", reason));
         }
+        // With no tokens the last one is evaluated again, for its logits.
+        let is_evaluated = history.evaluated(GENERATING) == history.len(GENERATING);
+        let again = config.max_tokens > 0 && tokens.is_empty() && is_evaluated;
         let limit = self.limits.context_size - 1;
-        let total = history.n_rows() + tokens.len();
+        let total = history.n_rows() + tokens.len() + usize::from(again && history.shares_last(GENERATING));
         if total > limit {
             return Err(MullamaError::PromptTooLong { tokens: total, limit });
         }
+        if again {
+            self.memory.forget_last(GENERATING);
+        }
         for &token in tokens {
             self.memory.history_mut().push(GENERATING, token);
-        }
-        let history = self.memory.history();
-        if config.max_tokens > 0 && history.evaluated(GENERATING) == history.len(GENERATING) {
-            self.memory.forget_last(GENERATING);
         }
         let history = self.memory.history();
         let seed = seed_of(&config);

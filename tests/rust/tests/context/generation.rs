@@ -1,7 +1,7 @@
 //! Generating with memory that lasts.
 
 use crate::{KINDS, Tiny, assert_agree, config, generate, ids, long_text, read, refused};
-use mullama::{ContextOptions, FinishReason, MullamaError, StreamConfig, TokenId};
+use mullama::{Batch, ContextOptions, FinishReason, MullamaError, StreamConfig, TokenId};
 use mullama_test_support::TinyModel;
 use mullama_tests::{exactly, run};
 use std::collections::HashSet;
@@ -212,6 +212,29 @@ fn a_full_context_ends_the_generation() {
         assert!(matches!(full, Err(MullamaError::PromptTooLong { tokens: 32, limit: 31 })), "{full:?}");
         context.truncate(30).await.unwrap();
         assert_eq!(generate(&mut context, &[], exactly(100)).await, ids(&tokens[10..]));
+    });
+}
+
+#[test]
+fn going_on_from_a_row_that_is_shared_takes_one_more() {
+    run(async {
+        let tiny = Tiny::load(TinyModel::llama().seed(5)).await;
+        let options = ContextOptions { context_size: Some(32), max_sequences: 2, ..Default::default() };
+        let state = tiny.dir.path().join("state");
+        for (n, n_generated) in [(32, 0), (31, 0), (30, 1)] {
+            let mut context = tiny.context_with(options.clone()).await;
+            let mut batch = Batch::new();
+            (0..n).for_each(|place| batch.add(300, place, &[0, 1], false));
+            context.process_batch(vec![batch]).await.unwrap();
+            match context.generate_stream_with(&[], exactly(100)).await {
+                Ok(stream) => assert_eq!(read(stream).await.len(), n_generated),
+                Err(error) => assert_eq!((error.code(), n_generated), ("prompt_too_long", 0)),
+            }
+            // It holds no more than it could load.
+            context.save_state(&state).await.unwrap();
+            context.load_state(&state).await.unwrap();
+            assert_eq!(context.n_past(), n + n_generated);
+        }
     });
 }
 

@@ -141,6 +141,19 @@ fn closing_the_model_closes_its_contexts() {
 }
 
 #[test]
+fn who_closes_a_model_again_waits_for_its_contexts_too() {
+    run(async {
+        let tiny = Tiny::load(TinyModel::llama().seed(5).n_layer(4).n_embd(256)).await;
+        let mut context = tiny.context().await;
+        let stream = context.generate_stream_with(&[300; 900], exactly(100)).await.unwrap();
+        assert!(Box::pin(tiny.model.close()).now_or_never().is_none());
+        tiny.model.close().await;
+        context.close().now_or_never().expect("its thread has ended");
+        drop(stream);
+    });
+}
+
+#[test]
 fn a_closed_context_leaves_the_model_alone() {
     run(async {
         let tiny = Tiny::load(TinyModel::llama().seed(5)).await;

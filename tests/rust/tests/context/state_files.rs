@@ -218,6 +218,15 @@ fn a_path_that_cannot_be_written_leaves_nothing_behind() {
         is_io(context.save_state(folder.join("file")).await);
         assert_eq!(fs::read(folder.join("file")).unwrap(), b"mine");
         assert_eq!(entries(folder), ["file"]);
+        // As a rename would replace a device.
+        #[cfg(unix)]
+        {
+            let socket = folder.join("socket");
+            let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            is_io(context.save_state(&socket).await);
+            std::os::unix::net::UnixStream::connect(&socket).unwrap();
+            assert_eq!(entries(folder), ["file", "socket"]);
+        }
         assert_eq!(generate(&mut context, &[], config(None, 3)).await.len(), 3);
     });
 }
