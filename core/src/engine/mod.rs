@@ -7,6 +7,7 @@
 //! and tested without threads; [`inbox`] and [`ticket`] are the ways in and
 //! out.
 
+mod bell;
 mod cpu_load;
 mod handle;
 mod hold_back;
