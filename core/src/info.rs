@@ -73,8 +73,8 @@ pub struct EngineMetrics {
     /// Bytes of the weights.
     pub weights_bytes: u64,
     /// Whether the load found the weights in the process: another model has
-    /// the same file, loaded with the same `gpu_layers` and `use_mmap`. They
-    /// are in memory once then.
+    /// the same file, loaded with the same `gpu_layers`, `use_mmap` and
+    /// `deterministic`. They are in memory once then.
     pub weights_shared: bool,
     /// How long the load took.
     pub load_time: Duration,

@@ -163,8 +163,8 @@ export interface EngineMetrics {
   readonly weightsBytes: number
   /**
    * Whether the load found the weights in the process: another model has the
-   * same file, loaded with the same `gpuLayers` and `useMmap`. They are in
-   * memory once then.
+   * same file, loaded with the same `gpuLayers`, `useMmap` and
+   * `deterministic`. They are in memory once then.
    */
   readonly weightsShared: boolean
   /** How long the load took, in milliseconds. */

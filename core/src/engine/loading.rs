@@ -41,6 +41,7 @@ impl Loading {
     pub(crate) fn start(path: &Path, options: ModelOptions) -> Result<Self, MullamaError> {
         let started = Instant::now();
         options.validate()?;
+        let options = options.resolved();
         process::claim()?;
         llama::ensure_started()?;
         registry::close_at_exit();
@@ -129,8 +130,20 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaErr
     if !progress(0.0) {
         return Err(MullamaError::Cancelled);
     }
-    let params = LoadParams { gpu_layers: options.gpu_layers, use_mmap: options.use_mmap, progress: &mut progress };
+    let params = LoadParams {
+        gpu_layers: options.gpu_layers,
+        use_mmap: options.use_mmap,
+        deterministic: options.deterministic,
+        progress: &mut progress,
+    };
     let (model, is_shared) = weights::load(path, params)?;
+    let header = model.header();
+    if options.deterministic && (header.recurrent || header.has_float_matrices) {
+        let kind = if header.recurrent { "a recurrent state" } else { "float matrices" };
+        return Err(MullamaError::Unsupported(format!(
+            "deterministic is not supported for models with {kind}; use a quantized one, or leave it out"
+        )));
+    }
     shared.metrics.weights_shared.store(is_shared, Ordering::Relaxed);
     let (context, pace) = new_context(model, options, options.max_concurrent)?;
     registry::close_at_exit();
@@ -165,6 +178,7 @@ pub(super) fn new_context(
         flash_attention: options.flash_attention,
         type_k: options.kv_type_k,
         type_v: options.kv_type_v,
+        unified: !options.deterministic,
     };
     let context = Context::new(model, &params)?;
     Ok((context, Pace::new(limits.threads, &threads_before)))

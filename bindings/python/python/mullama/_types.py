@@ -167,8 +167,8 @@ class EngineMetrics:
     """Bytes of the weights."""
     weights_shared: bool
     """Whether the load found the weights in the process: another model has
-    the same file, loaded with the same `gpu_layers` and `use_mmap`. They are
-    in memory once then."""
+    the same file, loaded with the same `gpu_layers`, `use_mmap` and
+    `deterministic`. They are in memory once then."""
     load_time: float
     """How long the load took, in seconds."""
 
