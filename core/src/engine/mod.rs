@@ -28,6 +28,7 @@ mod session;
 mod threads;
 mod ticket;
 pub(crate) mod totals;
+mod trials;
 mod worker;
 
 pub(crate) use handle::Handle;
