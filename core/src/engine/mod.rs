@@ -29,6 +29,7 @@ mod session;
 mod threads;
 mod ticket;
 pub(crate) mod totals;
+mod trials;
 mod weights;
 mod worker;
 

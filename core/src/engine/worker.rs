@@ -261,7 +261,7 @@ impl Worker {
                 }
             }
         }
-        self.pace.start();
+        self.pace.start(self.batch.len());
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
         // Without this the tickets of ended requests would live until the
