@@ -152,7 +152,7 @@ impl Stream {
     /// All tokens that are ready, at least one; an empty array is the end.
     /// Where there is none yet, the promise of that.
     #[napi(catch_unwind)]
-    pub fn next_batch<'env>(&self, env: &'env Env) -> Result<Either<Tokens, Object<'env>>> {
+    pub fn next_batch<'env>(&self, env: &'env Env) -> Result<Either<Vec<Token>, Object<'env>>> {
         match self.0.poll() {
             Poll::Ready(batch) => batch.map(Either::A).map_err(|error| to_js(&error)),
             Poll::Pending => {
