@@ -4,12 +4,7 @@
 //! Any thread posts; the environment's own thread takes. Its JavaScript,
 //! `../lib/delivery.js`, holds the promises under the keys of the letters.
 
-use crate::{
-    convert::Token,
-    environment::Environment,
-    error::to_js,
-    stream::Source,
-};
+use crate::{convert::Token, environment::Environment, error::to_js, stream::Source};
 use mullama::{
     MullamaError, MullamaRuntime,
     wakes::{self, EventLoop},
