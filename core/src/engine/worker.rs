@@ -15,6 +15,7 @@ use super::{
 use crate::{
     FinishReason, ModelOptions, MullamaError, TokenId,
     llama::{Batch, Context, DecodeError},
+    wakes,
 };
 use std::{
     cell::RefCell,
@@ -391,7 +392,9 @@ impl Worker {
     }
 
     fn wake_readers(&mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
+        if !self.wakers.is_empty() {
+            wakes::joined(|| self.wakers.drain(..).for_each(Waker::wake));
+        }
     }
 
     fn close(mut self) {
