@@ -165,15 +165,15 @@ impl Sequence {
         self.last_token = now;
         self.tokens.push(token);
 
-        let mut piece = Vec::new();
         let is_eog = model.is_eog(token);
         if !is_eog {
-            model.append_piece(token, false, &mut piece)?;
+            model.append_piece(token, false, self.hold_back.bytes())?;
         }
-        let mut released = self.hold_back.push(&piece);
+        let n_before = self.text.len();
+        let stopped_by = self.hold_back.release(&mut self.text);
         let finished = if is_eog {
             Some(FinishReason::Stop)
-        } else if let Some(index) = released.stopped_by {
+        } else if let Some(index) = stopped_by {
             Some(FinishReason::StopString(self.stops[index].clone()))
         } else if self.n_generated() >= self.max_tokens {
             Some(FinishReason::Length)
@@ -182,13 +182,12 @@ impl Sequence {
         } else {
             None
         };
-        if finished.is_some() && released.stopped_by.is_none() {
-            released.text.push_str(&self.hold_back.finish());
+        if finished.is_some() && stopped_by.is_none() {
+            self.hold_back.finish(&mut self.text);
         }
-        self.text.push_str(&released.text);
         let waker = if self.ticket.wants_tokens() {
             let data = TokenData {
-                text: released.text,
+                text: self.text[n_before..].to_owned(),
                 token_id: token,
                 index: self.n_generated() - 1,
                 logprob: logprobs.as_ref().map(|logprobs| logprobs.logprob),
@@ -209,9 +208,8 @@ impl Sequence {
         // Who sees the end finds the lease free.
         drop(self.lease.take());
         // Empty unless the end came between two tokens.
-        let rest = self.hold_back.finish();
         if !matches!(reason, FinishReason::StopString(_)) {
-            self.text.push_str(&rest);
+            self.hold_back.finish(&mut self.text);
         }
         let generation = Generation {
             usage: self.usage(),
@@ -234,8 +232,7 @@ impl Sequence {
     /// Ends the request because its deadline passed.
     pub(super) fn time_out(mut self) -> Option<Waker> {
         drop(self.lease.take());
-        let rest = self.hold_back.finish();
-        self.text.push_str(&rest);
+        self.hold_back.finish(&mut self.text);
         let after_ms = self.ticket.timeout_ms;
         self.ticket.finish(Err(MullamaError::Timeout { partial: self.text, after_ms }))
     }
