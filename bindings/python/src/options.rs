@@ -48,6 +48,7 @@ const LOAD: [&str; 12] = [
     "cache_size",
     "kv_type_k",
     "kv_type_v",
+    "prefix_cache_bytes",
     "use_mmap",
 ];
 
@@ -101,6 +102,7 @@ pub(crate) fn model_options(options: &Bound<'_, PyDict>) -> PyResult<ModelOption
             "cache_size" => model.cache_size = Some(given.integer()?),
             "kv_type_k" => model.kv_type_k = given.kv_type()?,
             "kv_type_v" => model.kv_type_v = given.kv_type()?,
+            "prefix_cache_bytes" => model.prefix_cache_bytes = Some(given.integer()?),
             "use_mmap" => model.use_mmap = given.boolean()?,
             _ => return Err(given.unknown(&LOAD)),
         }

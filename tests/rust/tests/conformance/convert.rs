@@ -58,6 +58,7 @@ pub(crate) fn model_options(options: &Value) -> ModelOptions {
             "cache_size" => model.cache_size = Some(count(value)),
             "kv_type_k" => model.kv_type_k = text(value).parse().expect("a wrong name is no case for Rust"),
             "kv_type_v" => model.kv_type_v = text(value).parse().expect("a wrong name is no case for Rust"),
+            "prefix_cache_bytes" => model.prefix_cache_bytes = Some(count(value) as u64),
             "use_mmap" => model.use_mmap = switch(value),
             _ => panic!("Rust has no option '{name}'"),
         }
@@ -215,6 +216,8 @@ pub(crate) fn metrics(metrics: &EngineMetrics) -> Value {
         "steps": metrics.steps,
         "threads": metrics.threads,
         "cache_bytes": metrics.cache_bytes,
+        "prefix_cache_bytes": metrics.prefix_cache_bytes,
+        "preemptions": metrics.preemptions,
         "cache_size_bytes": metrics.cache_size_bytes,
         "weights_bytes": metrics.weights_bytes,
         "weights_shared": metrics.weights_shared,
