@@ -110,13 +110,19 @@ pub struct ModelOptions {
     /// Tokens that the KV cache holds over all requests; at least
     /// `context_size`. `None` (the default) is room for `max_concurrent` full
     /// requests. With less, a request may have to wait for others to end, or
-    /// give up its memory and compute it again; none fails by it.
+    /// make room for them and go on later; none fails by it.
     pub cache_size: Option<usize>,
     /// Number type of the K half of the KV cache. Default `F16`.
     pub kv_type_k: KvType,
     /// Number type of the V half of the KV cache. `Q8_0` needs flash
     /// attention. Default `F16`.
     pub kv_type_v: KvType,
+    /// Bytes of RAM for what requests have computed, so that later ones with
+    /// the same beginning need not compute it again; 0 keeps nothing. Requests
+    /// that are served at the same time share what they have in common in any
+    /// case. `None` (the default) is a quarter of the KV cache's bytes, and at
+    /// most half of the memory that is free after the load. Taken as it fills.
+    pub prefix_cache_bytes: Option<u64>,
     /// Map the file instead of reading it into memory. Default `true`.
     pub use_mmap: bool,
     /// Whether a request gives the same tokens and log-probabilities whatever
@@ -149,6 +155,7 @@ impl Default for ModelOptions {
             cache_size: None,
             kv_type_k: KvType::F16,
             kv_type_v: KvType::F16,
+            prefix_cache_bytes: None,
             use_mmap: true,
             deterministic: false,
             progress: None,
@@ -172,6 +179,7 @@ impl fmt::Debug for ModelOptions {
             .field("cache_size", &self.cache_size)
             .field("kv_type_k", &self.kv_type_k)
             .field("kv_type_v", &self.kv_type_v)
+            .field("prefix_cache_bytes", &self.prefix_cache_bytes)
             .field("use_mmap", &self.use_mmap)
             .field("deterministic", &self.deterministic)
             .finish_non_exhaustive()

@@ -52,7 +52,7 @@ pub struct EngineMetrics {
     pub failed: u64,
     /// Prompt tokens computed.
     pub prompt_tokens: u64,
-    /// Prompt tokens taken from a cache.
+    /// Prompt tokens that were not computed: another request had computed them.
     pub cached_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
@@ -67,6 +67,12 @@ pub struct EngineMetrics {
     /// Bytes of the KV cache that hold live tokens, now. Exact for models
     /// whose every layer keeps all tokens.
     pub cache_bytes: u64,
+    /// Bytes of RAM that hold what requests have computed, for later ones that
+    /// begin alike, now. At most the model's `prefix_cache_bytes`.
+    pub prefix_cache_bytes: u64,
+    /// How many times a request made room for others: its memory went to RAM,
+    /// and back when there was room again.
+    pub preemptions: u64,
     /// Bytes of the whole KV cache, whether tokens lie in it or not. Exact as
     /// `cache_bytes` is.
     pub cache_size_bytes: u64,

@@ -27,6 +27,7 @@ pub fn greedy(path: &Path, prompts: &[&str], n: usize) -> Result<Vec<Vec<TokenId
         type_k: options.kv_type_k,
         type_v: options.kv_type_v,
         unified: true,
+        parts: false,
     };
     let mut context = Context::new(model.clone(), &context_params)?;
     let mut batch = Batch::new(options.batch_size);

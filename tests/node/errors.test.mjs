@@ -117,6 +117,7 @@ test('load refuses wrong options by name', async () => {
     ['timeoutMs', -5],
     ['kvTypeK', 'i32'],
     ['kvTypeV', 8],
+    ['prefixCacheBytes', -1],
     ['useMmap', 'yes'],
     ['deterministic', 'yes'],
     ['flashAttention', 1],

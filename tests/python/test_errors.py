@@ -110,6 +110,7 @@ async def test_an_option_that_fits_no_rust_type_is_named(
         ({"gpu_layers": 2**31}, "gpu_layers"),
         ({"kv_type_k": "i32"}, "kv_type_k"),
         ({"kv_type_v": 16}, "kv_type_v"),
+        ({"prefix_cache_bytes": -1}, "prefix_cache_bytes"),
         ({"use_mmap": 0}, "use_mmap"),
         ({"deterministic": 0}, "deterministic"),
         ({"flash_attention": "yes"}, "flash_attention"),

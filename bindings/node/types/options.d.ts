@@ -42,6 +42,14 @@ export interface LoadOptions {
   kvTypeK?: KvType | null
   /** Number type of the values in the KV cache; `'q8_0'` needs flash attention. Default `'f16'`. */
   kvTypeV?: KvType | null
+  /**
+   * Bytes of RAM for what requests have computed, so that later ones with the
+   * same beginning need not compute it again; 0 keeps nothing. Requests that
+   * are served at the same time share what they have in common in any case.
+   * Default: a quarter of the KV cache's bytes, and at most half of the memory
+   * that is free after the load. Taken as it fills.
+   */
+  prefixCacheBytes?: number | null
   /** Map the file instead of reading it into memory. Default true. */
   useMmap?: boolean | null
   /**

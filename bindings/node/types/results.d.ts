@@ -157,6 +157,16 @@ export interface EngineMetrics {
   readonly threads: number
   /** Bytes of the KV cache that hold live tokens, now. */
   readonly cacheBytes: number
+  /**
+   * Bytes of RAM that hold what requests have computed, for later ones that
+   * begin alike, now. At most the model's `prefixCacheBytes`.
+   */
+  readonly prefixCacheBytes: number
+  /**
+   * How many times a request made room for others: its memory went to RAM, and
+   * back when there was room again.
+   */
+  readonly preemptions: number
   /** Bytes of the whole KV cache, whether tokens lie in it or not. */
   readonly cacheSizeBytes: number
   /** Bytes of the weights. */

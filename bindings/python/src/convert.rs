@@ -149,6 +149,8 @@ impl ToPython for EngineMetrics {
             self.time_to_first_token.to_python(py)?,
             self.threads,
             self.cache_bytes,
+            self.prefix_cache_bytes,
+            self.preemptions,
             self.cache_size_bytes,
             self.weights_bytes,
             self.weights_shared,

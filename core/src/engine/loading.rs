@@ -163,10 +163,9 @@ pub(super) fn new_context(
     max_concurrent: usize,
 ) -> Result<(Context, Pace), MullamaError> {
     let limits = Limits::new(options, max_concurrent);
-    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
     let (n_ctx, n_batch) = (limits.cache_size, limits.batch_size);
-    let needed = model.header().kv_bytes(n_ctx as u64, k, v);
-    check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent or context_size")?;
+    let needed = kv_bytes(&model, options, n_ctx).saturating_add(options.prefix_cache_bytes.unwrap_or(0));
+    check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent, context_size or prefix_cache_bytes")?;
     let threads_before = pace::threads_before();
     let params = ContextParams {
         n_ctx,
@@ -179,9 +178,22 @@ pub(super) fn new_context(
         type_k: options.kv_type_k,
         type_v: options.kv_type_v,
         unified: !options.deterministic,
+        parts: true,
     };
     let context = Context::new(model, &params)?;
     Ok((context, Pace::new(limits.threads, &threads_before)))
+}
+
+/// Bytes that what requests have computed may take in RAM.
+pub(super) fn prefix_cache_budget(model: &Model, options: &ModelOptions, limits: &Limits) -> u64 {
+    options
+        .prefix_cache_bytes
+        .unwrap_or_else(|| (kv_bytes(model, options, limits.cache_size) / 4).min(SystemMemory::read().free / 2))
+}
+
+fn kv_bytes(model: &Model, options: &ModelOptions, n_cells: usize) -> u64 {
+    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
+    model.header().kv_bytes(n_cells as u64, k, v)
 }
 
 /// Refuses a KV cache that the machine has no memory for: the kernel would end

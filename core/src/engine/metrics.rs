@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
     pub(super) first_token: Buckets,
     pub(super) threads: AtomicUsize,
     pub(super) cache_tokens: AtomicUsize,
+    pub(super) prefix_cache_bytes: AtomicU64,
+    pub(super) preemptions: AtomicU64,
     pub(super) load_time_us: AtomicU64,
     pub(super) weights_shared: AtomicBool,
 }
@@ -49,6 +51,8 @@ impl Metrics {
             time_to_first_token: self.first_token.read(),
             threads: self.threads.load(Relaxed),
             cache_bytes: self.cache_tokens.load(Relaxed) as u64 * kv_bytes_per_token,
+            prefix_cache_bytes: self.prefix_cache_bytes.load(Relaxed),
+            preemptions: self.preemptions.load(Relaxed),
             load_time: Duration::from_micros(self.load_time_us.load(Relaxed)),
             weights_shared: self.weights_shared.load(Relaxed),
             ..EngineMetrics::default()

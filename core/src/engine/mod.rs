@@ -7,6 +7,7 @@
 //! and tested without threads; [`inbox`] and [`ticket`] are the ways in and
 //! out.
 
+mod admission;
 mod bell;
 mod cpu_load;
 mod handle;
@@ -18,14 +19,17 @@ mod loading;
 mod metrics;
 mod pace;
 mod permits;
+mod prefix_cache;
 mod registry;
 mod request;
 mod resizing;
+mod room;
 mod sampler;
 mod scheduler;
 mod selection;
 mod sequence;
 mod session;
+mod sharing;
 mod threads;
 mod ticket;
 pub(crate) mod totals;

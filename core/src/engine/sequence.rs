@@ -24,10 +24,19 @@ pub(super) struct Sequence {
     /// The prompt, then what was generated.
     tokens: Vec<TokenId>,
     n_prompt: usize,
-    /// Tokens of the prompt that were in the memory when the sequence began.
+    /// Tokens of the prompt that were not computed for this request.
     n_cached: usize,
+    /// Whether rows were evaluated for this request.
+    has_evaluated: bool,
     /// Tokens whose rows were evaluated and are in the context's memory.
     n_past: usize,
+    /// The older sequence that evaluates the beginning of this one's tokens,
+    /// too. Until it has, this one takes no rows and holds nothing.
+    pub(super) follows: Option<Shared>,
+    /// The sequence whose cells hold the beginning of this one's tokens.
+    pub(super) shares: Option<Shared>,
+    /// What it had computed when it had to make room.
+    pub(super) spilled: Option<Spilled>,
     max_tokens: usize,
     n_logprobs: Option<usize>,
     stops: Vec<String>,
@@ -43,6 +52,24 @@ pub(super) struct Sequence {
     last_token: Instant,
     /// The lease that the request belongs to, in a pool.
     lease: Option<Hold>,
+}
+
+/// A beginning that a sequence has in common with another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shared {
+    /// The age of the other one.
+    pub(super) with: u64,
+    /// Tokens.
+    pub(super) n: usize,
+}
+
+/// The memory of a sequence in RAM.
+pub(super) struct Spilled {
+    /// Tokens before it, which are to be had elsewhere.
+    pub(super) from: usize,
+    /// Tokens up to its end.
+    pub(super) to: usize,
+    pub(super) state: Vec<u8>,
 }
 
 /// What a new token led to.
@@ -64,7 +91,11 @@ impl Sequence {
             n_prompt: prompt.len(),
             tokens: prompt,
             n_cached: 0,
+            has_evaluated: false,
             n_past: 0,
+            follows: None,
+            shares: None,
+            spilled: None,
             max_tokens: config.max_tokens,
             n_logprobs: config.logprobs,
             sampler: Sampler::new(&config, seed, eog),
@@ -93,9 +124,30 @@ impl Sequence {
         self.tokens.len() - self.n_past
     }
 
-    /// Tokens of prompt and answer so far.
-    pub(super) fn len(&self) -> usize {
-        self.tokens.len()
+    /// The prompt, then what was generated.
+    pub(super) fn tokens(&self) -> &[TokenId] {
+        &self.tokens
+    }
+
+    /// Cells that its evaluated tokens take, those of others not counted.
+    pub(super) fn n_cells(&self) -> usize {
+        self.n_past.saturating_sub(self.shares.map_or(0, |shared| shared.n))
+    }
+
+    /// Cells that all its tokens so far will take.
+    pub(super) fn n_cells_wanted(&self) -> usize {
+        self.tokens.len().saturating_sub(self.shares.or(self.follows).map_or(0, |shared| shared.n))
+    }
+
+    /// Its first `n` tokens are in the memory, and were computed for another.
+    /// Gives how many more of the prompt that makes.
+    pub(super) fn took_over(&mut self, n: usize) -> usize {
+        self.rewind(n);
+        if self.has_evaluated {
+            return 0;
+        }
+        let before = std::mem::replace(&mut self.n_cached, self.n_past.min(self.n_prompt));
+        self.n_cached.saturating_sub(before)
     }
 
     /// Whether the request asked for no token at all.
@@ -135,6 +187,7 @@ impl Sequence {
     pub(super) fn evaluated(&mut self, n: usize) -> usize {
         let of_prompt = self.n_prompt.saturating_sub(self.n_past).min(n);
         self.n_past += n;
+        self.has_evaluated |= n > 0;
         of_prompt
     }
 

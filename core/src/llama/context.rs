@@ -36,6 +36,9 @@ pub(crate) struct ContextParams {
     /// Whether all sequences share the cells. Otherwise each has its own
     /// `n_ctx / n_seq_max`, and its rows do not depend on the others'.
     pub(crate) unified: bool,
+    /// Whether parts of sequences are to be taken and put back
+    /// ([`Context::part_state`]), where the memory allows it.
+    pub(crate) parts: bool,
 }
 
 /// Why a decode did not happen.
@@ -64,9 +67,11 @@ pub(crate) struct Context {
     n_seq_max: usize,
     n_outputs_max: usize,
     unified: bool,
-    /// See [`Context::hold_cells`]; the sequence after the caller's own, for
-    /// models with a sliding window.
+    /// The sequence after the caller's own: for [`Context::hold_cells`] with a
+    /// sliding window, for [`Context::part_state`] otherwise.
     spare: Option<usize>,
+    /// Whether the spare sequence is there for parts of others.
+    parts: bool,
     /// Whether the spare sequence holds all cells.
     holds_cells: bool,
     /// Last: freed after the context, which reads its weights.
@@ -86,9 +91,10 @@ impl Context {
         raw.n_ubatch = size(params.n_batch)?;
         // SAFETY: the model is live.
         let window = unsafe { sys::llama_model_n_swa(model.as_ptr()) };
-        // A sequence with cells of its own has none that another could hold.
-        let may_hold = window > 0 && params.unified;
-        let spare = (may_hold && params.n_seq_max < MAX_SEQUENCES.min(params.n_batch)).then_some(params.n_seq_max);
+        // A sequence with cells of its own has none that another could use.
+        let parts = params.parts && params.unified && window == 0 && !model.header().recurrent;
+        let has_use = parts || (window > 0 && params.unified);
+        let spare = (has_use && params.n_seq_max < MAX_SEQUENCES.min(params.n_batch)).then_some(params.n_seq_max);
         let n_seq_max = params.n_seq_max + usize::from(spare.is_some());
         raw.n_seq_max = size(n_seq_max)?;
         // llama.cpp keeps room for one of each sequence whatever is asked, and
@@ -154,6 +160,7 @@ impl Context {
             n_outputs_max,
             unified: params.unified,
             spare,
+            parts: parts && spare.is_some(),
             holds_cells: false,
             model,
         })
@@ -293,7 +300,33 @@ impl Context {
         let (from, to) = (self.seq_id(from), self.seq_id(to));
         // SAFETY: the context is live; both are below `n_seq_max`, and the
         // memory is unified, which allows a copy of any part.
-        unsafe { shim::mullama_seq_cp(self.context.as_ptr(), from, to) };
+        unsafe { shim::mullama_seq_cp(self.context.as_ptr(), from, to, -1, -1) };
+    }
+
+    /// Makes `to`, which must be empty, hold the first `n` tokens that `from`
+    /// holds: by sharing its cells, or by a copy where each has its own. `false` when the memory can't do that, as
+    /// when it is recurrent and holds more than these; `to` is empty then.
+    pub(crate) fn share_first(&mut self, from: usize, to: usize, n: usize) -> bool {
+        let held = self.sequence_len(from);
+        if n == 0 || held < n || (self.model.header().recurrent && held > n) {
+            return false;
+        }
+        if self.unified {
+            self.share_sequence(from, to);
+        } else if !self.sequence_state(from).is_some_and(|state| self.set_sequence_state(to, &state)) {
+            return false;
+        }
+        self.keep_first(to, n) == n
+    }
+
+    /// Whether sequences that [`Self::share_first`] made alike share cells.
+    pub(crate) fn shares_cells(&self) -> bool {
+        self.unified && !self.model.header().recurrent
+    }
+
+    /// Whether parts of sequences can be taken and put back.
+    pub(crate) fn has_parts(&self) -> bool {
+        self.parts
     }
 
     /// Forgets all sequences.

@@ -50,6 +50,7 @@ const options: LoadOptions = {
   batchSize: 512,
   kvTypeK: 'q8_0',
   kvTypeV: 'f16',
+  prefixCacheBytes: 1e8,
   useMmap: true,
   deterministic: true,
   onProgress: (fraction: number) => console.log(fraction),

@@ -89,6 +89,8 @@ mod pages {
     struct Cancellation;
     #[doc = include_str!("../../../docs/pools.md")]
     struct Pools;
+    #[doc = include_str!("../../../docs/prefix-cache.md")]
+    struct PrefixCache;
     #[doc = include_str!("../../../docs/contexts.md")]
     struct Contexts;
     #[doc = include_str!("../../../docs/runtime.md")]

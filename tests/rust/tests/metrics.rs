@@ -209,6 +209,8 @@ fn check_engine(families: &BTreeMap<String, Family>, labels: &BTreeMap<String, S
         ("threads", metrics.threads as u64),
         ("cache_bytes", metrics.cache_bytes),
         ("cache_size_bytes", metrics.cache_size_bytes),
+        ("prefix_cache_bytes", metrics.prefix_cache_bytes),
+        ("preemptions_total", metrics.preemptions),
         ("weights_bytes", metrics.weights_bytes),
         ("weights_shared", metrics.weights_shared.into()),
     ];

@@ -81,6 +81,12 @@ class LoadOptions(TypedDict, total=False):
     """Number type of the K half of the KV cache. Default `'f16'`."""
     kv_type_v: KvType | None
     """Number type of the V half of the KV cache. Default `'f16'`."""
+    prefix_cache_bytes: int | None
+    """Bytes of RAM for what requests have computed, so that later ones with
+    the same beginning need not compute it again; 0 keeps nothing. Requests that
+    are served at the same time share what they have in common in any case.
+    Default: a quarter of the KV cache's bytes, and at most half of the memory
+    that is free after the load. Taken as it fills."""
     use_mmap: bool | None
     """Map the file instead of reading it into memory. Default `True`."""
     deterministic: bool | None

@@ -161,6 +161,12 @@ class EngineMetrics:
     """Threads that decode, now."""
     cache_bytes: int
     """Bytes of the KV cache that hold live tokens, now."""
+    prefix_cache_bytes: int
+    """Bytes of RAM that hold what requests have computed, for later ones that
+    begin alike, now. At most the model's `prefix_cache_bytes`."""
+    preemptions: int
+    """How many times a request made room for others: its memory went to RAM,
+    and back when there was room again."""
     cache_size_bytes: int
     """Bytes of the whole KV cache, whether tokens lie in it or not."""
     weights_bytes: int
