@@ -118,6 +118,7 @@ test('load refuses wrong options by name', async () => {
     ['kvTypeK', 'i32'],
     ['kvTypeV', 8],
     ['useMmap', 'yes'],
+    ['deterministic', 'yes'],
     ['flashAttention', 1],
     ['onProgress', 'print'],
     ['signal', {}],

@@ -111,6 +111,7 @@ async def test_an_option_that_fits_no_rust_type_is_named(
         ({"kv_type_k": "i32"}, "kv_type_k"),
         ({"kv_type_v": 16}, "kv_type_v"),
         ({"use_mmap": 0}, "use_mmap"),
+        ({"deterministic": 0}, "deterministic"),
         ({"flash_attention": "yes"}, "flash_attention"),
         ({"max_concurrent": 0}, "max_concurrent"),
     ],

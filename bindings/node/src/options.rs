@@ -25,6 +25,7 @@ const MODEL: &[Setter<ModelOptions>] = &[
     ("kvTypeK", |o, v| v.kv_type().map(|kind| o.kv_type_k = kind)),
     ("kvTypeV", |o, v| v.kv_type().map(|kind| o.kv_type_v = kind)),
     ("useMmap", |o, v| v.boolean().map(|b| o.use_mmap = b)),
+    ("deterministic", |o, v| v.boolean().map(|b| o.deterministic = b)),
 ];
 
 const STREAM: &[Setter<StreamConfig>] = &[

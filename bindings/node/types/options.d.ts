@@ -45,6 +45,13 @@ export interface LoadOptions {
   /** Map the file instead of reading it into memory. Default true. */
   useMmap?: boolean | null
   /**
+   * Whether a request gives the same tokens and log-probabilities whatever
+   * runs beside it. Default false. CPU only; keys of type `'f16'` become
+   * `'q8_0'`, attention is flash attention, and each request has `contextSize`
+   * tokens of its own, so `cacheSize` can't be less than all of them.
+   */
+  deterministic?: boolean | null
+  /**
    * Called with the share that is loaded, rising, 1 at the end and nothing
    * after it. What it throws ends the load, which rejects with it.
    */

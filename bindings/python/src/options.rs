@@ -36,7 +36,7 @@ const GENERATE: [&str; 17] = [
     "timeout_ms",
 ];
 
-const LOAD: [&str; 12] = [
+const LOAD: [&str; 13] = [
     "context_size",
     "gpu_layers",
     "threads",
@@ -49,6 +49,7 @@ const LOAD: [&str; 12] = [
     "kv_type_k",
     "kv_type_v",
     "use_mmap",
+    "deterministic",
 ];
 
 const CONTEXT: [&str; 7] =
@@ -102,6 +103,7 @@ pub(crate) fn model_options(options: &Bound<'_, PyDict>) -> PyResult<ModelOption
             "kv_type_k" => model.kv_type_k = given.kv_type()?,
             "kv_type_v" => model.kv_type_v = given.kv_type()?,
             "use_mmap" => model.use_mmap = given.boolean()?,
+            "deterministic" => model.deterministic = given.boolean()?,
             _ => return Err(given.unknown(&LOAD)),
         }
     }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     FinishReason, ModelOptions, MullamaError, TokenId,
     llama::{Batch, Context, DecodeError},
+    wakes,
 };
 use std::{
     cell::RefCell,
@@ -261,7 +262,7 @@ impl Worker {
                 }
             }
         }
-        self.pace.start();
+        self.pace.start(self.batch.len());
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
         // Without this the tickets of ended requests would live until the
@@ -391,7 +392,9 @@ impl Worker {
     }
 
     fn wake_readers(&mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
+        if !self.wakers.is_empty() {
+            wakes::joined(|| self.wakers.drain(..).for_each(Waker::wake));
+        }
     }
 
     fn close(mut self) {

@@ -33,6 +33,9 @@ pub(crate) struct ContextParams {
     pub(crate) flash_attention: Option<bool>,
     pub(crate) type_k: KvType,
     pub(crate) type_v: KvType,
+    /// Whether all sequences share the cells. Otherwise each has its own
+    /// `n_ctx / n_seq_max`, and its rows do not depend on the others'.
+    pub(crate) unified: bool,
 }
 
 /// Why a decode did not happen.
@@ -60,6 +63,7 @@ pub(crate) struct Context {
     n_batch: usize,
     n_seq_max: usize,
     n_outputs_max: usize,
+    unified: bool,
     /// See [`Context::hold_cells`]; the sequence after the caller's own, for
     /// models with a sliding window.
     spare: Option<usize>,
@@ -82,7 +86,9 @@ impl Context {
         raw.n_ubatch = size(params.n_batch)?;
         // SAFETY: the model is live.
         let window = unsafe { sys::llama_model_n_swa(model.as_ptr()) };
-        let spare = (window > 0 && params.n_seq_max < MAX_SEQUENCES.min(params.n_batch)).then_some(params.n_seq_max);
+        // A sequence with cells of its own has none that another could hold.
+        let may_hold = window > 0 && params.unified;
+        let spare = (may_hold && params.n_seq_max < MAX_SEQUENCES.min(params.n_batch)).then_some(params.n_seq_max);
         let n_seq_max = params.n_seq_max + usize::from(spare.is_some());
         raw.n_seq_max = size(n_seq_max)?;
         // llama.cpp keeps room for one of each sequence whatever is asked, and
@@ -98,7 +104,7 @@ impl Context {
         };
         raw.type_k = ggml_type(params.type_k);
         raw.type_v = ggml_type(params.type_v);
-        raw.kv_unified = true;
+        raw.kv_unified = params.unified;
         // Layers with a sliding window keep all tokens: without them nothing
         // could be taken back, as after a step that was stopped.
         raw.swa_full = true;
@@ -146,6 +152,7 @@ impl Context {
             n_batch: params.n_batch,
             n_seq_max: params.n_seq_max,
             n_outputs_max,
+            unified: params.unified,
             spare,
             holds_cells: false,
             model,
@@ -161,6 +168,13 @@ impl Context {
 
     pub(crate) fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// Whether all sequences share the cells: then sequences can share parts
+    /// of their memories. Otherwise a sequence's memory can only be copied
+    /// whole, by its state.
+    pub(crate) fn is_unified(&self) -> bool {
+        self.unified
     }
 
     /// Uses `n` threads from the next decode on; at most those of the pool.
@@ -271,7 +285,11 @@ impl Context {
 
     /// Makes `to` hold what `from` holds, sharing its cells. `to` must be
     /// empty.
+    ///
+    /// # Panics
+    /// If the memory is not unified: cells of its own can't be shared.
     pub(crate) fn share_sequence(&mut self, from: usize, to: usize) {
+        assert!(self.is_unified(), "sequences that have their own cells can't share them");
         let (from, to) = (self.seq_id(from), self.seq_id(to));
         // SAFETY: the context is live; both are below `n_seq_max`, and the
         // memory is unified, which allows a copy of any part.

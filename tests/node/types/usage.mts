@@ -51,6 +51,7 @@ const options: LoadOptions = {
   kvTypeK: 'q8_0',
   kvTypeV: 'f16',
   useMmap: true,
+  deterministic: true,
   onProgress: (fraction: number) => console.log(fraction),
   signal: new AbortController().signal,
 }

@@ -83,6 +83,11 @@ class LoadOptions(TypedDict, total=False):
     """Number type of the V half of the KV cache. Default `'f16'`."""
     use_mmap: bool | None
     """Map the file instead of reading it into memory. Default `True`."""
+    deterministic: bool | None
+    """Whether a request gives the same tokens and log-probabilities whatever
+    runs beside it. Default `False`. CPU only; keys of type `'f16'` become
+    `'q8_0'`, attention is flash attention, and each request has `context_size`
+    tokens of its own, so `cache_size` can't be less than all of them."""
     on_progress: Callable[[float], object] | None
     """Called with the share of the load that is done, 0 to 1: in the event
     loop's thread, or for `mullama.sync` in the calling one. An exception from

@@ -59,6 +59,7 @@ pub(crate) fn model_options(options: &Value) -> ModelOptions {
             "kv_type_k" => model.kv_type_k = text(value).parse().expect("a wrong name is no case for Rust"),
             "kv_type_v" => model.kv_type_v = text(value).parse().expect("a wrong name is no case for Rust"),
             "use_mmap" => model.use_mmap = switch(value),
+            "deterministic" => model.deterministic = switch(value),
             _ => panic!("Rust has no option '{name}'"),
         }
     }
@@ -215,6 +216,10 @@ pub(crate) fn metrics(metrics: &EngineMetrics) -> Value {
         "steps": metrics.steps,
         "threads": metrics.threads,
         "cache_bytes": metrics.cache_bytes,
+        "cache_size_bytes": metrics.cache_size_bytes,
+        "weights_bytes": metrics.weights_bytes,
+        "weights_shared": metrics.weights_shared,
+        "load_time": metrics.load_time.as_secs_f64(),
     })
 }
 
