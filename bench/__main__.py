@@ -48,6 +48,8 @@ def measure(chosen: Settings) -> None:
                 run(part, number)
         for part in (part for part in ONCE if part in chosen.parts):
             run(part, chosen.rounds)
+        for failure in rounds.failures:
+            write({"system": "", "workload": "failure", "what": failure})
 
 
 def write_report(chosen: Settings) -> None:

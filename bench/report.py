@@ -1,6 +1,7 @@
 """Renders results as the report and its plots. Pure: `render` maps lines of
 results to texts of files, so a report can be made again without measuring."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ def render(header: dict[str, Any], results: Results) -> dict[str, str]:
     """The report and its plots, by file name."""
     files: dict[str, str] = {}
     parts: list[Callable[[Results, dict[str, str]], list[str]]] = [goals, *map(section, ROWS), trace, pools, endurance]
+    parts.append(failures)
     lines = introduction(header)
     for part in parts:
         lines += part(results, files)
@@ -112,8 +114,8 @@ def trace(results: Results, files: dict[str, str]) -> list[str]:
         "",
         f"{count} requests that arrive as a Poisson process, prompts of 3 to 2,000 tokens, answers of 8 to 256, a",
         "tenth cancelled, 16 served at once. 100 % is what we serve when many requests are there from the beginning:",
-        f"{capacity[PYTHON]:.2f} a second; xllamacpp served {capacity[XLLAMA]:.2f}. Both get the same requests at the",
-        "same times. Tokens and latencies are those of requests that weren't cancelled.",
+        f"{capacity[PYTHON]:.2f} a second; xllamacpp served {capacity.get(XLLAMA, math.nan):.2f}. Both get the same",
+        "requests at the same times. Tokens and latencies are those of requests that weren't cancelled.",
         "",
         "| load | system | " + " | ".join(title for _, title in rows.TRACE_METRICS) + " |",
         "|---|---|" + "---|" * len(rows.TRACE_METRICS),
@@ -130,6 +132,14 @@ def trace(results: Results, files: dict[str, str]) -> list[str]:
     for plot in (name for name in files if name.startswith("plots/trace-")):
         lines += [f"![Time to the first token]({plot})", ""]
     return lines
+
+
+def failures(results: Results, files: dict[str, str]) -> list[str]:
+    del files
+    said = dict.fromkeys(line["what"] for line in results if line["workload"] == "failure")
+    return (
+        ["## Failures", "", "Their figures are missing above.", "", *(f"- {what}" for what in said), ""] if said else []
+    )
 
 
 def pools(results: Results, files: dict[str, str]) -> list[str]:

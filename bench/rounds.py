@@ -18,6 +18,8 @@ NODE_PEER_FILE = "node_modules/node-llama-cpp/dist/index.js"
 # Room for a short prompt and its answer, and for the longest ones.
 SHORT_CONTEXT, LONG_CONTEXT, LONGER_CONTEXT = 512, 2304, 4224
 AT_ONCE = 16
+STEP_SECONDS = 120.0
+TRACE_SECONDS = 900.0
 TRACE_LOADS = (50, 80, 120)
 PYTHON_IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 NODE_IMPORT = "const start = performance.now(); await import('{}'); console.log((performance.now() - start) / 1e3)"
@@ -31,6 +33,9 @@ def rust_binary(name: str) -> Path:
 class Rounds:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.failures: list[str] = []
+        # Seconds a process may take; some get no processor time on a busy core.
+        self.limit = STEP_SECONDS
         self.texts = settings.folder / "texts.json"
         self.short_tokens = int(json.loads(self.texts.read_text())["short_tokens"])
         peer = str(tools.peers_python())
@@ -66,10 +71,22 @@ class Rounds:
             yield {"system": system, **line}
 
     def printed(self, command: list[str]) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, errors="replace")
-        if done.returncode != 0:
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-500:]}\n{done.stderr[-3000:]}")
-        return done.stdout
+        """What it prints; up to its failure, if it fails, which the report
+        tells: one system must not cost the others their figures."""
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, errors="replace"
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=self.limit)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, err = process.communicate()
+                err += f"\nended after {self.limit:.0f} s"
+        if process.returncode != 0:
+            what = " ".join(Path(part).name for part in command)
+            self.failures.append(f"{what}: {err.strip().splitlines()[-1] if err.strip() else process.returncode}")
+            print(err[-3000:], file=sys.stderr, flush=True)
+        return out
 
     def load(self) -> Iterator[Line]:
         peer = str(tools.peers_python())
@@ -84,17 +101,18 @@ class Rounds:
         if rows.LLAMA_CPP_PYTHON in self.commands:
             imports[rows.LLAMA_CPP_PYTHON] = [peer, "-c", PYTHON_IMPORT.format("llama_cpp")]
         for system, command in imports.items():
-            yield {"system": system, "workload": "import", "seconds": float(self.printed(command).split()[-1])}
+            if printed := self.printed(command).split():
+                yield {"system": system, "workload": "import", "seconds": float(printed[-1])}
         for system in self.commands:
             yield from self.run(system, ["load"], 1, 2048)
 
     def speed(self) -> Iterator[Line]:
         model, threads, prompt = self.settings.model, self.settings.threads, self.short_tokens
         counts = self.settings.counts
-        for line in llama_tools.single(model, threads, prompt):
+        for line in llama_tools.single(self.printed, model, threads, prompt):
             yield {"system": rows.LLAMA_BENCH, **line}
         for count in (count for count in counts if count <= 32):
-            for line in llama_tools.at_once(model, threads, prompt, count, f"at_once-{count}"):
+            for line in llama_tools.at_once(self.printed, model, threads, prompt, count, f"at_once-{count}"):
                 yield {"system": rows.BATCHED, **line}
         for system in rows.OURS:
             yield from self.run(system, ["single", *(f"at_once-{n}" for n in counts)], max(counts), SHORT_CONTEXT)
@@ -119,9 +137,9 @@ class Rounds:
         with busy_core():
             for threads in range(1, self.settings.threads + 1):
                 suffix = f", {threads} thread{'s' if threads > 1 else ''}"
-                for line in llama_tools.single(model, threads, prompt, "busy_single"):
+                for line in llama_tools.single(self.printed, model, threads, prompt, "busy_single"):
                     yield {"system": rows.LLAMA_BENCH + suffix, **line}
-                for line in llama_tools.at_once(model, threads, prompt, AT_ONCE, f"busy-{AT_ONCE}"):
+                for line in llama_tools.at_once(self.printed, model, threads, prompt, AT_ONCE, f"busy-{AT_ONCE}"):
                     yield {"system": rows.BATCHED + suffix, **line}
             for system in (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA):
                 yield from self.run(system, ["busy_single", f"busy-{AT_ONCE}"], AT_ONCE, SHORT_CONTEXT)
@@ -143,16 +161,20 @@ class Rounds:
 
     def trace(self) -> Iterator[Line]:
         """The mixed trace, once: rates are shares of what we can serve."""
+        self.limit = TRACE_SECONDS
         capacities = {}
         for system in (rows.PYTHON, rows.XLLAMA):
             for line in self.run(system, ["capacity"], AT_ONCE, LONG_CONTEXT):
                 capacities[system] = line["requests_per_second"]
                 yield line
+        if rows.PYTHON not in capacities:
+            return
         for load in TRACE_LOADS:
             for system in (rows.PYTHON, rows.XLLAMA):
                 yield from self.run(system, [f"trace-{load}"], AT_ONCE, LONG_CONTEXT, capacities[rows.PYTHON])
 
     def endurance(self) -> Iterator[Line]:
+        self.limit = TRACE_SECONDS
         printed = self.printed([sys.executable, str(BENCH / "endurance.py"), self.settings.model])
         for line in llama_tools.objects(printed):
             yield {"system": rows.PYTHON, "workload": "endurance", **line}

@@ -122,7 +122,7 @@ ROWS: tuple[Row, ...] = (
         "busy_single",
         SPEED,
         "1 request, one core busy",
-        "As above, beside a process that loops; llama-bench with each number of threads.",
+        "One request of 64 tokens beside a process that loops; llama-bench with each number of threads.",
         "tok/s",
         True,
         (Goal("0.9 of the best fixed number of threads", 0.9, (LLAMA_BENCH,)),),
@@ -131,7 +131,7 @@ ROWS: tuple[Row, ...] = (
         "busy-16",
         SPEED,
         "16 at once, one core busy",
-        "As above, beside a process that loops; llama-batched-bench with each number of threads.",
+        "16 requests of 32 tokens beside a process that loops; llama-batched-bench with each number of threads.",
         "tok/s",
         True,
         (
