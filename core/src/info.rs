@@ -67,4 +67,15 @@ pub struct EngineMetrics {
     /// Bytes of the KV cache that hold live tokens, now. Exact for models
     /// whose every layer keeps all tokens.
     pub cache_bytes: u64,
+    /// Bytes of the whole KV cache, whether tokens lie in it or not. Exact as
+    /// `cache_bytes` is.
+    pub cache_size_bytes: u64,
+    /// Bytes of the weights.
+    pub weights_bytes: u64,
+    /// Whether the load found the weights in the process: another model has
+    /// the same file, loaded with the same `gpu_layers` and `use_mmap`. They
+    /// are in memory once then.
+    pub weights_shared: bool,
+    /// How long the load took.
+    pub load_time: Duration,
 }

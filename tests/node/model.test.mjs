@@ -126,6 +126,18 @@ test('info, metadata, isReady and metrics', async () => {
   assert.equal(later.completed - before.completed, 1)
   assert.equal(later.stepTime.counts.length, later.stepTime.bounds.length + 1)
   assert.ok(later.stepTime.sum > 0 && later.threads >= 1)
+  assert.equal(later.weightsBytes, info.sizeBytes)
+  assert.ok(later.loadTime > 0 && later.cacheSizeBytes > 0)
+})
+
+test('a second load of a file shares its weights', async () => {
+  const second = await Model.load(MODEL, { contextSize: 64, maxConcurrent: 1 })
+  try {
+    assert.equal(second.metrics().weightsShared, true)
+    assert.equal((await second.generate('x', 3)).length > 0, true)
+  } finally {
+    await second.close()
+  }
 })
 
 test('concurrent calls all get their own answer', async () => {

@@ -32,7 +32,8 @@ asyncio.run(main())
 """
 
 JS_IMPORT = "import { Model, MullamaError } from 'mullama'\n"
-JS_MODEL = "const model = await Model.load({path!r})\n"
+# Under a name that no block uses.
+JS_MODEL = "import * as itsPackage from 'mullama'\nconst model = await itsPackage.Model.load({path!r})\n"
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

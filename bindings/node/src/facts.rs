@@ -69,6 +69,10 @@ pub struct Metrics {
     pub time_to_first_token: Durations,
     pub threads: u32,
     pub cache_bytes: f64,
+    pub cache_size_bytes: f64,
+    pub weights_bytes: f64,
+    pub weights_shared: bool,
+    pub load_time: f64,
 }
 
 impl From<EngineMetrics> for Metrics {
@@ -87,6 +91,10 @@ impl From<EngineMetrics> for Metrics {
             time_to_first_token: metrics.time_to_first_token.into(),
             threads: count(metrics.threads),
             cache_bytes: number(metrics.cache_bytes),
+            cache_size_bytes: number(metrics.cache_size_bytes),
+            weights_bytes: number(metrics.weights_bytes),
+            weights_shared: metrics.weights_shared,
+            load_time: ms(metrics.load_time),
         }
     }
 }

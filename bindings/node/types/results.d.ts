@@ -157,6 +157,18 @@ export interface EngineMetrics {
   readonly threads: number
   /** Bytes of the KV cache that hold live tokens, now. */
   readonly cacheBytes: number
+  /** Bytes of the whole KV cache, whether tokens lie in it or not. */
+  readonly cacheSizeBytes: number
+  /** Bytes of the weights. */
+  readonly weightsBytes: number
+  /**
+   * Whether the load found the weights in the process: another model has the
+   * same file, loaded with the same `gpuLayers` and `useMmap`. They are in
+   * memory once then.
+   */
+  readonly weightsShared: boolean
+  /** How long the load took, in milliseconds. */
+  readonly loadTime: number
 }
 
 /** Layers of a model that one device holds; the output layer counts as one. */

@@ -144,8 +144,16 @@ impl ToPython for EngineMetrics {
             self.steps,
         );
         let counts = counts.into_pyobject(py)?;
-        let rest =
-            (self.step_time.to_python(py)?, self.time_to_first_token.to_python(py)?, self.threads, self.cache_bytes);
+        let rest = (
+            self.step_time.to_python(py)?,
+            self.time_to_first_token.to_python(py)?,
+            self.threads,
+            self.cache_bytes,
+            self.cache_size_bytes,
+            self.weights_bytes,
+            self.weights_shared,
+            self.load_time.as_secs_f64(),
+        );
         let fields = counts.as_sequence().concat(rest.into_pyobject(py)?.as_sequence())?.to_tuple()?;
         instance!(py, "EngineMetrics", fields)
     }

@@ -7,7 +7,7 @@ use super::{
     latch::Latch,
     metrics::Metrics,
     pace::{self, Pace},
-    registry,
+    registry, weights,
     worker::{Limits, Worker},
 };
 use crate::{
@@ -24,6 +24,7 @@ use std::{
         Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 /// A load under way. Dropping it stops the load.
@@ -38,6 +39,7 @@ impl Loading {
     /// # Errors
     /// `InvalidInput`, `Unsupported` in a forked child.
     pub(crate) fn start(path: &Path, options: ModelOptions) -> Result<Self, MullamaError> {
+        let started = Instant::now();
         options.validate()?;
         process::claim()?;
         llama::ensure_started()?;
@@ -57,7 +59,7 @@ impl Loading {
         std::thread::Builder::new()
             .name(thread_name())
             .spawn(move || {
-                run(&path, &thread_shared);
+                run(&path, &thread_shared, started);
                 thread_shared.stopped.set(());
                 drop(entry);
             })
@@ -94,11 +96,13 @@ fn thread_name() -> String {
 }
 
 /// The body of the engine's thread. A panic ends this engine alone.
-fn run(path: &Path, shared: &Arc<Shared>) {
+fn run(path: &Path, shared: &Arc<Shared>, started: Instant) {
     let outcome = catch_unwind(AssertUnwindSafe(|| match load(path, shared) {
         Ok((context, pace)) => {
             *shared.lock_model() = Some(context.model().clone());
             let worker = Worker::new(shared.clone(), context, pace);
+            let load_time = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            shared.metrics.load_time_us.store(load_time, Ordering::Relaxed);
             shared.loaded.set(Ok(()));
             worker.run();
         }
@@ -126,7 +130,8 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaErr
         return Err(MullamaError::Cancelled);
     }
     let params = LoadParams { gpu_layers: options.gpu_layers, use_mmap: options.use_mmap, progress: &mut progress };
-    let model = Arc::new(Model::load(path, params)?);
+    let (model, is_shared) = weights::load(path, params)?;
+    shared.metrics.weights_shared.store(is_shared, Ordering::Relaxed);
     let (context, pace) = new_context(model, options, options.max_concurrent)?;
     registry::close_at_exit();
     if !progress(1.0) {

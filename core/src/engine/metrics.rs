@@ -3,7 +3,7 @@
 use crate::{EngineMetrics, Histogram, process};
 use std::{
     sync::atomic::{
-        AtomicU64, AtomicUsize,
+        AtomicBool, AtomicU64, AtomicUsize,
         Ordering::{Relaxed, SeqCst},
     },
     time::Duration,
@@ -28,14 +28,15 @@ pub(crate) struct Metrics {
     pub(super) first_token: Buckets,
     pub(super) threads: AtomicUsize,
     pub(super) cache_tokens: AtomicUsize,
+    pub(super) load_time_us: AtomicU64,
+    pub(super) weights_shared: AtomicBool,
 }
 
 impl Metrics {
-    /// A reading. The fields are read one after the other, so sums may differ
-    /// by what happens meanwhile.
-    pub(crate) fn read(&self, queued: usize, kv_bytes_per_token: u64) -> EngineMetrics {
+    /// A reading of what is counted here. The fields are read one after the
+    /// other, so sums may differ by what happens meanwhile.
+    pub(crate) fn read(&self, kv_bytes_per_token: u64) -> EngineMetrics {
         EngineMetrics {
-            queued,
             active: self.active.load(Relaxed),
             completed: self.completed.load(Relaxed),
             cancelled: self.cancelled.load(Relaxed),
@@ -48,6 +49,9 @@ impl Metrics {
             time_to_first_token: self.first_token.read(),
             threads: self.threads.load(Relaxed),
             cache_bytes: self.cache_tokens.load(Relaxed) as u64 * kv_bytes_per_token,
+            load_time: Duration::from_micros(self.load_time_us.load(Relaxed)),
+            weights_shared: self.weights_shared.load(Relaxed),
+            ..EngineMetrics::default()
         }
     }
 }

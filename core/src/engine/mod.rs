@@ -2,11 +2,12 @@
 //! process into one decode step. [`session`] is the private context, which has
 //! a thread of its own.
 //!
-//! [`Engine`] is what callers share, made by [`loading`]; [`worker`] is the thread's
+//! [`Engine`] is what callers share, made by [`loading`], over [`weights`]; [`worker`] is the thread's
 //! loop; [`scheduler`], [`hold_back`], [`sampler`] and [`selection`] are pure
 //! and tested without threads; [`inbox`] and [`ticket`] are the ways in and
 //! out.
 
+mod bell;
 mod cpu_load;
 mod handle;
 mod hold_back;
@@ -29,6 +30,7 @@ mod threads;
 mod ticket;
 pub(crate) mod totals;
 mod trials;
+mod weights;
 mod worker;
 
 pub(crate) use handle::Handle;
@@ -92,7 +94,7 @@ impl registry::Close for Shared {
     #[cfg(feature = "tokio-runtime")]
     fn figures(&self) -> Option<(String, EngineMetrics)> {
         let model = self.model()?;
-        let metrics = self.read_metrics(kv_bytes_per_token(&model, &self.options));
+        let metrics = self.read_metrics(model.info().size_bytes, kv_bytes_per_token(&model, &self.options));
         Some((model.info().name.clone(), metrics))
     }
 }
@@ -102,8 +104,14 @@ impl Shared {
         self.lock_model().clone()
     }
 
-    fn read_metrics(&self, kv_bytes_per_token: u64) -> EngineMetrics {
-        self.metrics.read(self.inbox.n_waiting(), kv_bytes_per_token)
+    fn read_metrics(&self, weights_bytes: u64, kv_bytes_per_token: u64) -> EngineMetrics {
+        let cache_size = self.options.cache_size_for(self.inbox.max_concurrent());
+        EngineMetrics {
+            queued: self.inbox.n_waiting(),
+            weights_bytes,
+            cache_size_bytes: cache_size as u64 * kv_bytes_per_token,
+            ..self.metrics.read(kv_bytes_per_token)
+        }
     }
 
     /// Nothing that can panic runs under the lock, so a poisoned one is whole.
@@ -145,7 +153,7 @@ impl Engine {
     }
 
     pub(crate) fn metrics(&self) -> EngineMetrics {
-        self.shared.read_metrics(self.kv_bytes_per_token)
+        self.shared.read_metrics(self.info.size_bytes, self.kv_bytes_per_token)
     }
 
     /// Whether the model takes requests.

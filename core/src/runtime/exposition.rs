@@ -94,7 +94,7 @@ fn of_runtime(metrics: &RuntimeMetrics) -> [(&'static str, &'static str, Value);
 /// A family's name and help, and where its value is.
 type Family = (&'static str, &'static str, fn(&Figures) -> Value);
 
-const OF_ENGINE: [Family; 13] = [
+const OF_ENGINE: [Family; 17] = [
     ("engine_queued_requests", "Requests that wait for admission now", |e| Value::Gauge(e.metrics.queued as u64)),
     ("engine_active_requests", "Requests that are served now", |e| Value::Gauge(e.metrics.active as u64)),
     ("engine_completed_requests", "Requests that ended with a result", |e| Value::Counter(e.metrics.completed)),
@@ -112,6 +112,12 @@ const OF_ENGINE: [Family; 13] = [
     }),
     ("engine_threads", "Threads that decode now", |e| Value::Gauge(e.metrics.threads as u64)),
     ("engine_cache_bytes", "Bytes of the KV cache that hold live tokens now", |e| Value::Gauge(e.metrics.cache_bytes)),
+    ("engine_cache_size_bytes", "Bytes of the whole KV cache", |e| Value::Gauge(e.metrics.cache_size_bytes)),
+    ("engine_weights_bytes", "Bytes of the weights", |e| Value::Gauge(e.metrics.weights_bytes)),
+    ("engine_weights_shared", "Whether the load found the weights in the process", |e| {
+        Value::Gauge(e.metrics.weights_shared.into())
+    }),
+    ("engine_load_seconds", "How long the load took", |e| Value::Seconds(e.metrics.load_time.as_secs_f64())),
 ];
 
 impl Value {

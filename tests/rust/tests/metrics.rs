@@ -208,10 +208,14 @@ fn check_engine(families: &BTreeMap<String, Family>, labels: &BTreeMap<String, S
         ("steps_total", metrics.steps),
         ("threads", metrics.threads as u64),
         ("cache_bytes", metrics.cache_bytes),
+        ("cache_size_bytes", metrics.cache_size_bytes),
+        ("weights_bytes", metrics.weights_bytes),
+        ("weights_shared", metrics.weights_shared.into()),
     ];
     for (name, wanted) in numbers {
         assert_eq!(families[&format!("mullama_engine_{name}")].value(labels), wanted as f64, "{name}");
     }
+    assert_eq!(families["mullama_engine_load_seconds"].value(labels), metrics.load_time.as_secs_f64());
     families["mullama_engine_step_seconds"].check_histogram(labels, &metrics.step_time);
     families["mullama_engine_time_to_first_token_seconds"].check_histogram(labels, &metrics.time_to_first_token);
 }
@@ -263,7 +267,7 @@ fn the_text_tells_what_the_metrics_tell() {
         assert_eq!(value("generations_total"), metrics.total_generations as f64);
         assert!((value("generation_mean_seconds") * 1000.0 - metrics.avg_generation_ms).abs() < 1e-9);
         assert!(value("runtime_uptime_seconds") <= metrics.uptime_seconds as f64);
-        assert_eq!(families.len(), 7 + 13);
+        assert_eq!(families.len(), 7 + 17);
 
         let labels: BTreeSet<_> =
             families["mullama_engine_steps_total"].samples.iter().map(|(_, labels, _)| labels.clone()).collect();

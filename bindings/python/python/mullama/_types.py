@@ -161,6 +161,16 @@ class EngineMetrics:
     """Threads that decode, now."""
     cache_bytes: int
     """Bytes of the KV cache that hold live tokens, now."""
+    cache_size_bytes: int
+    """Bytes of the whole KV cache, whether tokens lie in it or not."""
+    weights_bytes: int
+    """Bytes of the weights."""
+    weights_shared: bool
+    """Whether the load found the weights in the process: another model has
+    the same file, loaded with the same `gpu_layers` and `use_mmap`. They are
+    in memory once then."""
+    load_time: float
+    """How long the load took, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

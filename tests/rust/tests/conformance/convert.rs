@@ -215,6 +215,10 @@ pub(crate) fn metrics(metrics: &EngineMetrics) -> Value {
         "steps": metrics.steps,
         "threads": metrics.threads,
         "cache_bytes": metrics.cache_bytes,
+        "cache_size_bytes": metrics.cache_size_bytes,
+        "weights_bytes": metrics.weights_bytes,
+        "weights_shared": metrics.weights_shared,
+        "load_time": metrics.load_time.as_secs_f64(),
     })
 }
 
