@@ -26,8 +26,8 @@ pub(super) struct Pace {
 
 #[expect(clippy::large_enum_variant, reason = "one a thread, made in its place")]
 enum Control {
-    Kernel { governor: Governor, waits: Waits, idle: Idle },
-    Steps(Trials),
+    Kernel { governor: Governor, waits: Waits, idle: Box<Idle> },
+    Steps(Box<Trials>),
 }
 
 /// The threads of the process before a context with its pool is made, for
@@ -42,9 +42,9 @@ impl Pace {
     pub(super) fn new(most: usize, before: &[u32]) -> Self {
         let control = match (Waits::of_threads_since(before), Idle::new()) {
             (Some(waits), Some(idle)) if waits.len() == most => {
-                Control::Kernel { governor: Governor::new(most), waits, idle }
+                Control::Kernel { governor: Governor::new(most), waits, idle: Box::new(idle) }
             }
-            _ => Control::Steps(Trials::new(most)),
+            _ => Control::Steps(Box::new(Trials::new(most))),
         };
         if most > 1 && matches!(control, Control::Steps(_)) {
             tracing::debug!("the kernel does not tell of waiting threads; step times decide how many are used");
