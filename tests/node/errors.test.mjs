@@ -119,6 +119,7 @@ test('load refuses wrong options by name', async () => {
     ['kvTypeV', 8],
     ['useMmap', 'yes'],
     ['deterministic', 'yes'],
+    ['promptLookup', 'yes'],
     ['flashAttention', 1],
     ['onProgress', 'print'],
     ['signal', {}],

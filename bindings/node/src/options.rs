@@ -26,6 +26,7 @@ const MODEL: &[Setter<ModelOptions>] = &[
     ("kvTypeV", |o, v| v.kv_type().map(|kind| o.kv_type_v = kind)),
     ("useMmap", |o, v| v.boolean().map(|b| o.use_mmap = b)),
     ("deterministic", |o, v| v.boolean().map(|b| o.deterministic = b)),
+    ("promptLookup", |o, v| v.boolean().map(|b| o.prompt_lookup = b)),
 ];
 
 const STREAM: &[Setter<StreamConfig>] = &[

@@ -36,7 +36,7 @@ const GENERATE: [&str; 17] = [
     "timeout_ms",
 ];
 
-const LOAD: [&str; 13] = [
+const LOAD: [&str; 14] = [
     "context_size",
     "gpu_layers",
     "threads",
@@ -50,6 +50,7 @@ const LOAD: [&str; 13] = [
     "kv_type_v",
     "use_mmap",
     "deterministic",
+    "prompt_lookup",
 ];
 
 const CONTEXT: [&str; 7] =
@@ -104,6 +105,7 @@ pub(crate) fn model_options(options: &Bound<'_, PyDict>) -> PyResult<ModelOption
             "kv_type_v" => model.kv_type_v = given.kv_type()?,
             "use_mmap" => model.use_mmap = given.boolean()?,
             "deterministic" => model.deterministic = given.boolean()?,
+            "prompt_lookup" => model.prompt_lookup = given.boolean()?,
             _ => return Err(given.unknown(&LOAD)),
         }
     }

@@ -9,12 +9,14 @@
 
 mod bell;
 mod cpu_load;
+mod drafting;
 mod handle;
 mod hold_back;
 mod inbox;
 mod latch;
 mod lease;
 mod loading;
+mod lookup;
 mod metrics;
 mod pace;
 mod permits;

@@ -7,6 +7,7 @@
 
 use super::{
     Shared,
+    lookup::{Curve, MAX_ROWS},
     pace::Pace,
     request::Request,
     scheduler::{self, Candidate, StepCost},
@@ -73,6 +74,12 @@ pub(super) struct Worker {
     pub(super) memory_is_full: bool,
     next_age: u64,
     cost: StepCost,
+    /// What steps of a lone sequence cost.
+    pub(super) curve: Curve,
+    /// Tokens that the step's lone sequence is guessed to say next.
+    pub(super) draft: Vec<TokenId>,
+    /// Whether tokens are guessed at all.
+    pub(super) drafts: bool,
     /// How many threads a step uses.
     pub(super) pace: Pace,
     eog: Vec<TokenId>,
@@ -86,6 +93,7 @@ impl Worker {
         let can_go_back = !context.model().header().recurrent;
         let limits = Limits::new(&shared.options, shared.options.max_concurrent);
         shared.metrics.threads.store(limits.threads, Relaxed);
+        let drafts = shared.options.prompt_lookup && can_go_back;
         let mut worker = Self {
             eog: context.model().eog_tokens(),
             batch: Batch::new(limits.batch_size),
@@ -99,6 +107,9 @@ impl Worker {
             memory_is_full: false,
             next_age: 0,
             cost: StepCost::default(),
+            curve: Curve::default(),
+            draft: Vec::with_capacity(MAX_ROWS),
+            drafts,
             pace,
             in_flight: Rc::new(RefCell::new(InFlight::new(can_go_back))),
             wakers: Vec::new(),
@@ -195,7 +206,9 @@ impl Worker {
                 let Some(request) = self.waiting.remove(next) else { break };
                 self.shared.inbox.left_queue();
                 self.next_age += 1;
-                Sequence::new(request, seq_id, self.next_age, &self.eog, Instant::now())
+
+                let sequence = Sequence::new(request, seq_id, self.next_age, &self.eog, Instant::now());
+                if self.drafts { sequence.with_lookup() } else { sequence }
             } else {
                 break;
             };
@@ -240,6 +253,7 @@ impl Worker {
     /// last token.
     fn step(&mut self, rows: &[usize]) {
         self.batch.clear();
+        self.guess(rows);
         let mut outputs = vec![None; rows.len()];
         let mut n_prefill = 0;
         {
@@ -249,7 +263,7 @@ impl Worker {
                 if n == 0 {
                     continue;
                 }
-                in_flight.push(sequence.ticket.share(), n);
+                in_flight.push(sequence.ticket.share(), n + self.draft.len());
                 if sequence.is_in_prefill() {
                     n_prefill += n;
                 }
@@ -258,6 +272,9 @@ impl Worker {
                     if wants_logits {
                         *output = Some(row);
                     }
+                }
+                for (offset, &token) in self.draft.iter().enumerate() {
+                    self.batch.push(token, sequence.len() + offset, sequence.seq_id, true);
                 }
             }
         }
@@ -271,6 +288,9 @@ impl Worker {
             Ok(()) => {
                 let elapsed = started.elapsed();
                 self.cost.observe(n_prefill, self.batch.len(), elapsed);
+                if rows.iter().sum::<usize>() == 1 {
+                    self.curve.observe(self.batch.len(), elapsed);
+                }
                 if let Some(threads) = self.pace.adapt(&mut self.context, elapsed) {
                     self.shared.metrics.threads.store(threads, Relaxed);
                 }
@@ -293,25 +313,41 @@ impl Worker {
             self.shared.metrics.prompt_tokens.fetch_add(n_prompt as u64, Relaxed);
             let Some(row) = *output else { continue };
             let model = self.context.model();
-            let advance = self
-                .context
-                .logits(row)
-                .ok_or_else(|| MullamaError::Internal("a row has no logits".to_owned()))
-                .and_then(|logits| sequence.advance(model, logits, self.limits.context_size, now));
-            match advance {
-                Ok(advance) => {
-                    self.shared.metrics.generated_tokens.fetch_add(1, Relaxed);
-                    if advance.was_first {
-                        self.shared.metrics.first_token.observe(sequence.time_to_first_token());
+            // The row's own token, then one more for each guess that was right.
+            for offset in 0..=self.draft.len() {
+                let advance = self
+                    .context
+                    .logits(row + offset)
+                    .ok_or_else(|| MullamaError::Internal("a row has no logits".to_owned()))
+                    .and_then(|logits| sequence.advance(model, logits, self.limits.context_size, now));
+                match advance {
+                    Ok(advance) => {
+                        self.shared.metrics.generated_tokens.fetch_add(1, Relaxed);
+                        if advance.was_first {
+                            self.shared.metrics.first_token.observe(sequence.time_to_first_token());
+                        }
+                        self.wakers.extend(advance.waker);
+                        if let Some(reason) = advance.finished {
+                            over.push((index, Ok(reason)));
+                            break;
+                        }
                     }
-                    self.wakers.extend(advance.waker);
-                    if let Some(reason) = advance.finished {
-                        over.push((index, Ok(reason)));
+                    Err(error) => {
+                        over.push((index, Err(error)));
+                        break;
                     }
                 }
-                Err(error) => over.push((index, Err(error))),
+                if self.draft.get(offset) != Some(&sequence.last_token()) {
+                    break;
+                }
+                self.shared.metrics.accepted_tokens.fetch_add(1, Relaxed);
+                if sequence.ticket.is_full() {
+                    break;
+                }
+                sequence.evaluated(1);
             }
         }
+        self.drop_guesses(rows);
         // From the back, so that the indices stay right.
         for (index, end) in over.into_iter().rev() {
             let sequence = self.retire(index);
@@ -372,6 +408,7 @@ impl Worker {
         for (sequence, _) in self.active.iter_mut().zip(rows).filter(|(_, n)| **n > 0) {
             sequence.rewind(self.context.sequence_len(sequence.seq_id));
         }
+        self.drop_guesses(rows);
     }
 
     /// A step failed: the requests that had rows in it fail, no others.

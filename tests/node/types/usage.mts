@@ -52,6 +52,7 @@ const options: LoadOptions = {
   kvTypeV: 'f16',
   useMmap: true,
   deterministic: true,
+  promptLookup: true,
   onProgress: (fraction: number) => console.log(fraction),
   signal: new AbortController().signal,
 }
