@@ -134,6 +134,12 @@ pub struct ModelOptions {
     /// `F32`, `F16` or `BF16` are `Unsupported`.
     /// Contexts of the model take its types and kernels, not the guarantee.
     pub deterministic: bool,
+    /// Whether a request that is served alone guesses its next tokens from
+    /// where its last ones stood before, and evaluates several at once where
+    /// that is quicker. Default `true`. Changes no distribution, and under
+    /// `deterministic` no result. Never done beside other requests, nor for
+    /// models with a recurrent state.
+    pub prompt_lookup: bool,
     /// Progress of the load, called on the model's own thread.
     pub progress: Option<ProgressCallback>,
     /// Stops the load when it is cancelled.
@@ -158,6 +164,7 @@ impl Default for ModelOptions {
             prefix_cache_bytes: None,
             use_mmap: true,
             deterministic: false,
+            prompt_lookup: true,
             progress: None,
             #[cfg(feature = "async")]
             cancellation: None,
@@ -182,6 +189,7 @@ impl fmt::Debug for ModelOptions {
             .field("prefix_cache_bytes", &self.prefix_cache_bytes)
             .field("use_mmap", &self.use_mmap)
             .field("deterministic", &self.deterministic)
+            .field("prompt_lookup", &self.prompt_lookup)
             .finish_non_exhaustive()
     }
 }

@@ -56,6 +56,10 @@ pub struct EngineMetrics {
     pub cached_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
+    /// Tokens that prompt lookup guessed and evaluated.
+    pub drafted_tokens: u64,
+    /// Those of them that were drawn, and so saved a step.
+    pub accepted_tokens: u64,
     /// Decode steps.
     pub steps: u64,
     /// Durations of decode steps.

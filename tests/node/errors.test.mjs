@@ -120,6 +120,7 @@ test('load refuses wrong options by name', async () => {
     ['prefixCacheBytes', -1],
     ['useMmap', 'yes'],
     ['deterministic', 'yes'],
+    ['promptLookup', 'yes'],
     ['flashAttention', 1],
     ['onProgress', 'print'],
     ['signal', {}],

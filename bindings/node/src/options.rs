@@ -27,6 +27,7 @@ const MODEL: &[Setter<ModelOptions>] = &[
     ("prefixCacheBytes", |o, v| v.integer().map(|n| o.prefix_cache_bytes = Some(n))),
     ("useMmap", |o, v| v.boolean().map(|b| o.use_mmap = b)),
     ("deterministic", |o, v| v.boolean().map(|b| o.deterministic = b)),
+    ("promptLookup", |o, v| v.boolean().map(|b| o.prompt_lookup = b)),
 ];
 
 const STREAM: &[Setter<StreamConfig>] = &[

@@ -60,6 +60,12 @@ export interface LoadOptions {
    */
   deterministic?: boolean | null
   /**
+   * Whether a request that is served alone guesses its next tokens from where
+   * its last ones stood before, and evaluates several at once where that is
+   * quicker. Default true.
+   */
+  promptLookup?: boolean | null
+  /**
    * Called with the share that is loaded, rising, 1 at the end and nothing
    * after it. What it throws ends the load, which rejects with it.
    */

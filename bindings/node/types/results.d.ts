@@ -147,6 +147,10 @@ export interface EngineMetrics {
   readonly cachedTokens: number
   /** Tokens generated. */
   readonly generatedTokens: number
+  /** Tokens that prompt lookup guessed and evaluated. */
+  readonly draftedTokens: number
+  /** Those of them that were drawn, and so saved a step. */
+  readonly acceptedTokens: number
   /** Decode steps. */
   readonly steps: number
   /** Times of decode steps. */

@@ -141,6 +141,8 @@ impl ToPython for EngineMetrics {
             self.prompt_tokens,
             self.cached_tokens,
             self.generated_tokens,
+            self.drafted_tokens,
+            self.accepted_tokens,
             self.steps,
         );
         let counts = counts.into_pyobject(py)?;

@@ -36,7 +36,7 @@ const GENERATE: [&str; 17] = [
     "timeout_ms",
 ];
 
-const LOAD: [&str; 14] = [
+const LOAD: [&str; 15] = [
     "context_size",
     "gpu_layers",
     "threads",
@@ -51,6 +51,7 @@ const LOAD: [&str; 14] = [
     "prefix_cache_bytes",
     "use_mmap",
     "deterministic",
+    "prompt_lookup",
 ];
 
 const CONTEXT: [&str; 7] =
@@ -106,6 +107,7 @@ pub(crate) fn model_options(options: &Bound<'_, PyDict>) -> PyResult<ModelOption
             "prefix_cache_bytes" => model.prefix_cache_bytes = Some(given.integer()?),
             "use_mmap" => model.use_mmap = given.boolean()?,
             "deterministic" => model.deterministic = given.boolean()?,
+            "prompt_lookup" => model.prompt_lookup = given.boolean()?,
             _ => return Err(given.unknown(&LOAD)),
         }
     }

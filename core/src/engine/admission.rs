@@ -65,7 +65,7 @@ impl Worker {
                 self.shared.inbox.left_queue();
                 self.next_age += 1;
                 let sequence = Sequence::new(request, seq_id, self.next_age, &self.eog, Instant::now());
-                self.active.push(sequence);
+                self.active.push(if self.drafts { sequence.with_lookup() } else { sequence });
                 self.begin(self.active.len() - 1);
             } else {
                 break;

@@ -5,6 +5,7 @@ use super::{
     Engine, Shared,
     inbox::Inbox,
     latch::Latch,
+    lookup,
     metrics::Metrics,
     pace::{self, Pace},
     registry, weights,
@@ -171,8 +172,8 @@ pub(super) fn new_context(
         n_ctx,
         n_batch,
         n_seq_max: max_concurrent,
-        // At most one row of each sequence asks for logits.
-        n_outputs_max: max_concurrent,
+        // One row of each sequence asks for logits, or a lone one's draft.
+        n_outputs_max: max_concurrent.max(if options.prompt_lookup { lookup::MAX_ROWS } else { 1 }),
         n_threads: limits.threads,
         flash_attention: options.flash_attention,
         type_k: options.kv_type_k,

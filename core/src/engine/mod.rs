@@ -10,12 +10,14 @@
 mod admission;
 mod bell;
 mod cpu_load;
+mod drafting;
 mod handle;
 mod hold_back;
 mod inbox;
 mod latch;
 mod lease;
 mod loading;
+mod lookup;
 mod metrics;
 mod pace;
 mod permits;

@@ -24,7 +24,6 @@ pub(super) struct Pace {
     n_rows: usize,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one a thread, made in its place")]
 enum Control {
     Kernel { governor: Governor, waits: Waits, idle: Box<Idle> },
     Steps(Box<Trials>),

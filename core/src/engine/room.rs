@@ -103,6 +103,7 @@ impl Worker {
                 self.active[index].rewind(n);
             }
         }
+        self.drop_guesses(rows);
     }
 
     /// A step failed: the requests that had rows in it fail, no others.

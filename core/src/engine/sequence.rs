@@ -4,6 +4,7 @@
 use super::{
     hold_back::HoldBack,
     lease::Hold,
+    lookup::{Curve, Lookup},
     request::{Producer, Request},
     sampler::{self, Sampler},
     ticket::Ticket,
@@ -41,6 +42,8 @@ pub(super) struct Sequence {
     n_logprobs: Option<usize>,
     stops: Vec<String>,
     sampler: Sampler,
+    /// `None` where nothing is to be guessed.
+    lookup: Option<Lookup>,
     hold_back: HoldBack,
     /// Everything released so far.
     text: String,
@@ -99,6 +102,7 @@ impl Sequence {
             max_tokens: config.max_tokens,
             n_logprobs: config.logprobs,
             sampler: Sampler::new(&config, seed, eog),
+            lookup: None,
             hold_back: HoldBack::new(config.stop.clone()),
             stops: config.stop,
             text: String::new(),
@@ -117,6 +121,24 @@ impl Sequence {
         self.rewind(n_cached);
         self.n_cached = self.n_past;
         self
+    }
+
+    /// Lets the sequence guess what it says next.
+    pub(super) fn with_lookup(mut self) -> Self {
+        self.lookup = Some(Lookup::default());
+        self
+    }
+
+    /// Puts the tokens that are guessed to come next into `draft`; none where
+    /// a plain step is the better one. `limit` is the most tokens the request
+    /// may use in all.
+    pub(super) fn draft(&mut self, curve: &Curve, limit: usize, draft: &mut Vec<TokenId>) {
+        draft.clear();
+        let left = (self.max_tokens - self.n_generated()).min(limit - self.tokens.len());
+        let Some(lookup) = &mut self.lookup else { return };
+        lookup.update(&self.tokens);
+        // One token is drawn anyway.
+        draft.extend_from_slice(&self.tokens[lookup.draft(&self.tokens, curve, left.saturating_sub(1))]);
     }
 
     /// Tokens that are not evaluated yet; at least 1 while the sequence runs.
@@ -209,6 +231,9 @@ impl Sequence {
         now: Instant,
     ) -> Result<Advance, MullamaError> {
         let token = self.sampler.sample(logits, &self.tokens)?;
+        if let Some(lookup) = &mut self.lookup {
+            lookup.drawn(&self.tokens, token);
+        }
         let logprobs = match self.n_logprobs {
             Some(n) => Some(self.describe(model, sampler::logprobs(logits, token, n), token)?),
             None => None,

@@ -14,6 +14,7 @@
 use super::{
     Shared,
     loading::prefix_cache_budget,
+    lookup::{Curve, MAX_ROWS},
     pace::Pace,
     prefix_cache::{PrefixCache, Shape},
     request::Request,
@@ -85,6 +86,12 @@ pub(super) struct Worker {
     /// What ended sequences had computed.
     pub(super) prefix_cache: PrefixCache,
     cost: StepCost,
+    /// What steps of a lone sequence cost.
+    pub(super) curve: Curve,
+    /// Tokens that the step's lone sequence is guessed to say next.
+    pub(super) draft: Vec<TokenId>,
+    /// Whether tokens are guessed at all.
+    pub(super) drafts: bool,
     /// How many threads a step uses.
     pub(super) pace: Pace,
     pub(super) eog: Vec<TokenId>,
@@ -100,6 +107,7 @@ impl Worker {
         let kept = shape(&context);
         let budget = prefix_cache_budget(context.model(), &shared.options, &limits);
         shared.metrics.threads.store(limits.threads, Relaxed);
+        let drafts = shared.options.prompt_lookup && can_go_back;
         let mut worker = Self {
             eog: context.model().eog_tokens(),
             batch: Batch::new(limits.batch_size),
@@ -114,6 +122,9 @@ impl Worker {
             next_age: 0,
             prefix_cache: PrefixCache::new(kept, budget),
             cost: StepCost::default(),
+            curve: Curve::default(),
+            draft: Vec::with_capacity(MAX_ROWS),
+            drafts,
             pace,
             in_flight: Rc::new(RefCell::new(InFlight::new(can_go_back))),
             wakers: Vec::new(),
@@ -172,6 +183,7 @@ impl Worker {
     /// last token.
     fn step(&mut self, rows: &[usize]) {
         self.batch.clear();
+        self.guess(rows);
         let mut outputs = vec![None; rows.len()];
         let mut n_prefill = 0;
         {
@@ -181,7 +193,7 @@ impl Worker {
                 if n == 0 {
                     continue;
                 }
-                in_flight.push(sequence.ticket.share(), n);
+                in_flight.push(sequence.ticket.share(), n + self.draft.len());
                 if sequence.is_in_prefill() {
                     n_prefill += n;
                 }
@@ -190,6 +202,9 @@ impl Worker {
                     if wants_logits {
                         *output = Some(row);
                     }
+                }
+                for (offset, &token) in self.draft.iter().enumerate() {
+                    self.batch.push(token, sequence.tokens().len() + offset, sequence.seq_id, true);
                 }
             }
         }
@@ -203,6 +218,9 @@ impl Worker {
             Ok(()) => {
                 let elapsed = started.elapsed();
                 self.cost.observe(n_prefill, self.batch.len(), elapsed);
+                if rows.iter().sum::<usize>() == 1 {
+                    self.curve.observe(self.batch.len(), elapsed);
+                }
                 if let Some(threads) = self.pace.adapt(&mut self.context, elapsed) {
                     self.shared.metrics.threads.store(threads, Relaxed);
                 }
@@ -225,25 +243,41 @@ impl Worker {
             self.shared.metrics.prompt_tokens.fetch_add(n_prompt as u64, Relaxed);
             let Some(row) = *output else { continue };
             let model = self.context.model();
-            let advance = self
-                .context
-                .logits(row)
-                .ok_or_else(|| MullamaError::Internal("a row has no logits".to_owned()))
-                .and_then(|logits| sequence.advance(model, logits, self.limits.context_size, now));
-            match advance {
-                Ok(advance) => {
-                    self.shared.metrics.generated_tokens.fetch_add(1, Relaxed);
-                    if advance.was_first {
-                        self.shared.metrics.first_token.observe(sequence.time_to_first_token());
+            // The row's own token, then one more for each guess that was right.
+            for offset in 0..=self.draft.len() {
+                let advance = self
+                    .context
+                    .logits(row + offset)
+                    .ok_or_else(|| MullamaError::Internal("a row has no logits".to_owned()))
+                    .and_then(|logits| sequence.advance(model, logits, self.limits.context_size, now));
+                match advance {
+                    Ok(advance) => {
+                        self.shared.metrics.generated_tokens.fetch_add(1, Relaxed);
+                        if advance.was_first {
+                            self.shared.metrics.first_token.observe(sequence.time_to_first_token());
+                        }
+                        self.wakers.extend(advance.waker);
+                        if let Some(reason) = advance.finished {
+                            over.push((index, Ok(reason)));
+                            break;
+                        }
                     }
-                    self.wakers.extend(advance.waker);
-                    if let Some(reason) = advance.finished {
-                        over.push((index, Ok(reason)));
+                    Err(error) => {
+                        over.push((index, Err(error)));
+                        break;
                     }
                 }
-                Err(error) => over.push((index, Err(error))),
+                if self.draft.get(offset) != Some(&sequence.last_token()) {
+                    break;
+                }
+                self.shared.metrics.accepted_tokens.fetch_add(1, Relaxed);
+                if sequence.ticket.is_full() {
+                    break;
+                }
+                sequence.evaluated(1);
             }
         }
+        self.drop_guesses(rows);
         // From the back, so that the indices stay right.
         for (index, end) in over.into_iter().rev() {
             let sequence = self.retire(index);

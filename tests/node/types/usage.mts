@@ -53,6 +53,7 @@ const options: LoadOptions = {
   prefixCacheBytes: 1e8,
   useMmap: true,
   deterministic: true,
+  promptLookup: true,
   onProgress: (fraction: number) => console.log(fraction),
   signal: new AbortController().signal,
 }

@@ -115,3 +115,31 @@ fn a_model_that_can_not_be_deterministic_is_refused() {
         }
     });
 }
+
+#[test]
+fn prompt_lookup_changes_no_token() {
+    run(async {
+        let list = "one apple, two pears, three plums, four figs, five dates, six limes, seven nuts. ".repeat(2);
+        let prompts = [format!("Repeat: {list}Again: {list}Again: one apple,"), "Once upon a time".to_owned()];
+        let mut results: Vec<Vec<Generation>> = Vec::new();
+        for prompt_lookup in [false, true] {
+            let options = ModelOptions { prompt_lookup, batch_size: 512, ..deterministic() };
+            let model = AsyncModel::load_with(demo_model_path(), options).await.unwrap();
+            let mut of_this = Vec::new();
+            for prompt in &prompts {
+                for temperature in [0.0, 0.3] {
+                    let config = StreamConfig::new().max_tokens(60).temperature(temperature).seed(3).logprobs(2);
+                    of_this.push(model.generate_with(prompt, config.repeat_penalty(1.0)).await.unwrap());
+                }
+            }
+            let metrics = model.metrics();
+            assert_eq!(metrics.drafted_tokens > 0, prompt_lookup);
+            assert!(metrics.accepted_tokens <= metrics.drafted_tokens);
+            results.push(of_this);
+        }
+        results[0].iter().zip(&results[1]).for_each(|(off, on)| {
+            assert_same(off, on, 3);
+            assert_eq!((off.usage, &off.finish_reason, &off.text), (on.usage, &on.finish_reason, &on.text));
+        });
+    });
+}

@@ -94,6 +94,10 @@ class LoadOptions(TypedDict, total=False):
     runs beside it. Default `False`. CPU only; keys of type `'f16'` become
     `'q8_0'`, attention is flash attention, and each request has `context_size`
     tokens of its own, so `cache_size` can't be less than all of them."""
+    prompt_lookup: bool | None
+    """Whether a request that is served alone guesses its next tokens from
+    where its last ones stood before, and evaluates several at once where that
+    is quicker. Default `True`."""
     on_progress: Callable[[float], object] | None
     """Called with the share of the load that is done, 0 to 1: in the event
     loop's thread, or for `mullama.sync` in the calling one. An exception from

@@ -153,6 +153,10 @@ class EngineMetrics:
     cached_tokens: int
     """Prompt tokens taken from a cache."""
     generated_tokens: int
+    drafted_tokens: int
+    """Tokens that prompt lookup guessed and evaluated."""
+    accepted_tokens: int
+    """Those of them that were drawn, and so saved a step."""
     steps: int
     """Decode steps."""
     step_time: Histogram

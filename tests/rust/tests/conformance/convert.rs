@@ -60,6 +60,7 @@ pub(crate) fn model_options(options: &Value) -> ModelOptions {
             "kv_type_v" => model.kv_type_v = text(value).parse().expect("a wrong name is no case for Rust"),
             "prefix_cache_bytes" => model.prefix_cache_bytes = Some(count(value) as u64),
             "use_mmap" => model.use_mmap = switch(value),
+            "prompt_lookup" => model.prompt_lookup = switch(value),
             "deterministic" => model.deterministic = switch(value),
             _ => panic!("Rust has no option '{name}'"),
         }
@@ -214,6 +215,8 @@ pub(crate) fn metrics(metrics: &EngineMetrics) -> Value {
         "prompt_tokens": metrics.prompt_tokens,
         "cached_tokens": metrics.cached_tokens,
         "generated_tokens": metrics.generated_tokens,
+        "drafted_tokens": metrics.drafted_tokens,
+        "accepted_tokens": metrics.accepted_tokens,
         "steps": metrics.steps,
         "threads": metrics.threads,
         "cache_bytes": metrics.cache_bytes,
