@@ -1,6 +1,6 @@
 //! What the kernel tells of processors and threads: how long each thread of a
 //! pool waited for a processor, and how many processors stood idle. Linux
-//! only, from `/proc`; elsewhere, and in sandboxes that hide it, nothing is known.
+//! only, from `/proc`; elsewhere nothing is known and the threads stay.
 
 use std::{
     fs::{self, File},
@@ -30,27 +30,18 @@ pub(super) struct Waits {
 
 impl Waits {
     /// Of the calling thread and of those that it has started since `before`:
-    /// new threads under its own name, which Linux passes on. `None` where the
-    /// kernel counts nothing.
-    pub(super) fn of_threads_since(before: &[u32]) -> Option<Self> {
-        let mut own = File::open("/proc/thread-self/schedstat").ok()?;
-        if read_fields(&mut own)?[0] == 0 {
-            // The calling thread has run for a while, but no time was counted.
-            return None;
-        }
+    /// new threads under its own name, which Linux passes on.
+    pub(super) fn of_threads_since(before: &[u32]) -> Self {
         let own_name = fs::read("/proc/thread-self/comm").ok();
         let is_own = |id: &u32| fs::read(format!("/proc/self/task/{id}/comm")).ok() == own_name;
         let new = thread_ids().into_iter().filter(|id| !before.contains(id)).filter(is_own);
-        let others = new.filter_map(|id| File::open(format!("/proc/self/task/{id}/schedstat")).ok());
-        let threads: Vec<_> = std::iter::once(own).chain(others).map(|file| (file, Duration::ZERO)).collect();
+        let paths = new.map(|id| format!("/proc/self/task/{id}/schedstat"));
+        let own = std::iter::once("/proc/thread-self/schedstat".to_owned());
+        let threads: Vec<_> =
+            own.chain(paths).filter_map(|path| Some((File::open(path).ok()?, Duration::ZERO))).collect();
         let mut waits = Self { latest: Vec::with_capacity(threads.len()), threads };
         waits.read();
-        Some(waits)
-    }
-
-    /// How many threads these are.
-    pub(super) fn len(&self) -> usize {
-        self.threads.len()
+        waits
     }
 
     /// How long each thread waited since the last call.
@@ -58,7 +49,7 @@ impl Waits {
         self.latest.clear();
         for (file, total) in &mut self.threads {
             // A thread that has ended can't be read any more and did not wait.
-            let now = read_fields(file).map_or(*total, |[_, waited]| Duration::from_nanos(waited));
+            let now = waited(file).unwrap_or(*total);
             self.latest.push(now.saturating_sub(*total));
             *total = now;
         }
@@ -66,36 +57,28 @@ impl Waits {
     }
 }
 
-/// The first two numbers of `schedstat`: nanoseconds that the thread ran, and
-/// that it was ready to run and waited.
-fn read_fields(file: &mut File) -> Option<[u64; 2]> {
+/// The second number of `schedstat`: nanoseconds that the thread was ready to
+/// run and waited.
+fn waited(file: &mut File) -> Option<Duration> {
     let mut text = [0; 96];
     file.seek(SeekFrom::Start(0)).ok()?;
     let n = file.read(&mut text).ok()?;
-    let mut fields = std::str::from_utf8(&text[..n]).ok()?.split_ascii_whitespace().map(str::parse);
-    Some([fields.next()?.ok()?, fields.next()?.ok()?])
+    let field = std::str::from_utf8(&text[..n]).ok()?.split_ascii_whitespace().nth(1)?;
+    field.parse().ok().map(Duration::from_nanos)
 }
 
-/// Counts idle processors, of those that the process may use, over intervals
-/// in which its own threads worked.
+/// Counts idle processors, of those that the process may use, over intervals.
 pub(super) struct Idle {
     since: Instant,
     ticks: Option<u64>,
-    /// Seconds in which the own threads rested, over all of them: their
-    /// processors were idle then, but aren't free.
-    rested: f64,
-    /// When the last step ended, and the threads that it had.
-    last_step: Option<(Instant, usize)>,
     /// The names that these processors have in `/proc/stat`.
     processors: Vec<String>,
 }
 
 impl Idle {
-    /// `None` where the kernel doesn't tell of each of these processors.
-    pub(super) fn new() -> Option<Self> {
-        let processors: Vec<String> = allowed_processors()?.iter().map(|n| format!("cpu{n}")).collect();
-        idle_ticks(&processors)?;
-        Some(Self { since: Instant::now(), ticks: None, rested: 0.0, last_step: None, processors })
+    pub(super) fn new() -> Self {
+        let processors = allowed_processors().unwrap_or_default().iter().map(|n| format!("cpu{n}")).collect();
+        Self { since: Instant::now(), ticks: None, processors }
     }
 
     /// Forgets the interval under way.
@@ -103,24 +86,7 @@ impl Idle {
         self.ticks = None;
     }
 
-    /// The own threads rested since the last step, until now.
-    pub(super) fn rested_until(&mut self, now: Instant) {
-        let Some((end, threads)) = self.last_step.take() else { return };
-        let rest = now.saturating_duration_since(end);
-        if rest > IDLE_INTERVAL / 2 {
-            // Little of this interval tells of a time with work.
-            self.reset();
-        }
-        self.rested += rest.as_secs_f64() * threads as f64;
-    }
-
-    /// A step that ended at `at` had so many threads.
-    pub(super) fn worked(&mut self, at: Instant, threads: usize) {
-        self.last_step = Some((at, threads));
-    }
-
-    /// How many processors stood idle beside the own threads, once an
-    /// interval is over.
+    /// How many processors stood idle, once an interval is over.
     pub(super) fn poll(&mut self, now: Instant) -> Option<f64> {
         let elapsed = now.saturating_duration_since(self.since);
         if self.ticks.is_some() && elapsed < IDLE_INTERVAL {
@@ -128,32 +94,22 @@ impl Idle {
         }
         let ticks = idle_ticks(&self.processors)?;
         let before = self.ticks.replace(ticks);
-        let rested = std::mem::take(&mut self.rested);
         self.since = now;
-        before.map(|before| (ticks.saturating_sub(before) as f64 / TICKS - rested) / elapsed.as_secs_f64())
+        before.map(|before| ticks.saturating_sub(before) as f64 / TICKS / elapsed.as_secs_f64())
     }
 }
 
 /// Idle and waiting-for-disk ticks of some processors together: the fourth and
-/// fifth number of their lines of `/proc/stat`. `None` if one has no line, or
-/// one without any ticks.
+/// fifth number of their lines of `/proc/stat`.
 fn idle_ticks(processors: &[String]) -> Option<u64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
-    let (mut found, mut idle) = (0, 0);
-    for line in text.lines().take_while(|line| line.starts_with("cpu")) {
+    let ticks = |line: &str| {
         let mut fields = line.split_ascii_whitespace();
         let name = fields.next()?;
-        if !processors.iter().any(|processor| processor == name) {
-            continue;
-        }
-        let ticks: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
-        if ticks.len() < 5 || ticks.iter().all(|&ticks| ticks == 0) {
-            return None;
-        }
-        found += 1;
-        idle += ticks[3] + ticks[4];
-    }
-    (found == processors.len()).then_some(idle)
+        let mut field = |n: usize| fields.nth(n)?.parse::<u64>().ok();
+        processors.iter().any(|processor| processor == name).then(|| Some(field(3)? + field(0)?))?
+    };
+    Some(text.lines().take_while(|line| line.starts_with("cpu")).filter_map(ticks).sum())
 }
 
 /// The processors in the affinity mask, which the kernel lists as in `0-3,8`.
@@ -174,20 +130,16 @@ mod tests {
     #[test]
     fn the_kernel_is_understood() {
         assert!(!thread_ids().is_empty());
-        // The kernel counts a thread's time when it rests.
-        std::thread::sleep(Duration::from_millis(1));
-        let mut waits = Waits::of_threads_since(&thread_ids()).expect("counts");
-        assert_eq!(waits.len(), 1, "the calling thread alone");
-        assert_eq!(waits.read().len(), 1);
+        let mut waits = Waits::of_threads_since(&thread_ids());
+        assert_eq!(waits.read().len(), 1, "the calling thread alone");
         let processors = allowed_processors().expect("a mask");
         assert_eq!(processors.len(), std::thread::available_parallelism().unwrap().get());
         assert!(idle_ticks(&["cpu0".to_owned()]).is_some_and(|ticks| ticks > 0));
-        assert_eq!(idle_ticks(&["cpu0".to_owned(), "cpu99999".to_owned()]), None);
     }
 
     #[test]
     fn an_interval_gives_a_count_of_processors() {
-        let mut idle = Idle::new().expect("counts");
+        let mut idle = Idle::new();
         let start = Instant::now();
         assert_eq!(idle.poll(start), None);
         assert_eq!(idle.poll(start), None);
@@ -195,19 +147,5 @@ mod tests {
         let processors = std::thread::available_parallelism().unwrap().get() as f64;
         let count = idle.poll(Instant::now()).expect("the interval is over");
         assert!((0.0..=processors * 64.0).contains(&count), "{count}");
-    }
-
-    #[test]
-    fn a_processor_whose_own_thread_rests_is_not_counted_as_free() {
-        let mut idle = Idle::new().expect("counts");
-        let start = Instant::now();
-        assert_eq!(idle.poll(start), None);
-        let step = IDLE_INTERVAL / 4;
-        for n in 0..4 {
-            idle.worked(start + step * n, 1000);
-            idle.rested_until(start + step * (n + 1));
-        }
-        let count = idle.poll(start + IDLE_INTERVAL).expect("the interval is over");
-        assert!(count < 0.0, "{count}: more threads rested than there are processors");
     }
 }

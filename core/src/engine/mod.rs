@@ -35,7 +35,6 @@ mod sharing;
 mod threads;
 mod ticket;
 pub(crate) mod totals;
-mod trials;
 mod weights;
 mod worker;
 

@@ -208,7 +208,7 @@ impl Worker {
                 }
             }
         }
-        self.pace.start(self.batch.len());
+        self.pace.start();
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
         // Without this the tickets of ended requests would live until the

@@ -83,6 +83,8 @@ mod pages {
     struct GettingStarted;
     #[doc = include_str!("../../../docs/generating.md")]
     struct Generating;
+    #[doc = include_str!("../../../docs/options.md")]
+    struct Options;
     #[doc = include_str!("../../../docs/errors.md")]
     struct Errors;
     #[doc = include_str!("../../../docs/cancellation.md")]

@@ -107,7 +107,7 @@ impl Memory {
             self.batch.push_shared(row.token, row.position, &row.seq_ids, row.output);
         }
         *self.stop.borrow_mut() = Some(stop.clone());
-        self.pace.start(self.batch.len());
+        self.pace.start();
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
         *self.stop.borrow_mut() = None;
