@@ -139,6 +139,9 @@ impl PrefixCache {
                 }
                 None => {
                     let Some(state) = take(start..end) else { return };
+                    if state.len() as u64 > self.budget {
+                        return;
+                    }
                     self.drop_prefixes(at, block);
                     if !self.make_room(state.len() as u64) {
                         return;

@@ -49,26 +49,21 @@ impl Worker {
         self.memory_is_full = true;
     }
 
-    /// A copy in RAM of what a sequence has computed. What it shares with
-    /// others is kept with what requests have in common.
+    /// A copy in RAM of what a sequence has computed, what it shares with
+    /// others apart, since it may find that shared again.
     fn spill(&mut self, index: usize) -> Option<Spilled> {
         let (seq_id, to) = (self.active[index].seq_id, self.active[index].n_past());
-        let shared = self.active[index].shares.map_or(0, |shared| shared.n);
-        let from = if self.prefix_cache.shape() == Shape::Parts && self.prefix_cache.is_on() {
-            shared
-        } else {
-            0
-        };
-        self.keep(index, from);
-        if from == to || self.context.sequence_len(seq_id) != to {
+        if to == 0 || self.context.sequence_len(seq_id) != to {
             return None;
         }
-        let state = if from > 0 {
-            self.context.part_state(seq_id, from..to)?
-        } else {
-            self.context.sequence_state(seq_id)?
-        };
-        Some(Spilled { from, to, state })
+        let from = self.active[index].shares.map_or(0, |shared| shared.n);
+        if from == 0 || self.prefix_cache.shape() != Shape::Parts {
+            let own = self.context.sequence_state(seq_id)?;
+            return Some(Spilled { from: 0, shared: Vec::new(), to, own });
+        }
+        let shared = self.context.part_state(seq_id, 0..from)?;
+        let own = if from < to { self.context.part_state(seq_id, from..to)? } else { Vec::new() };
+        Some(Spilled { from, shared, to, own })
     }
 
     /// A sequence that made room goes on where it was.
@@ -79,14 +74,19 @@ impl Worker {
         };
         let seq_id = self.active[index].seq_id;
         let is_back = if spilled.from == 0 {
-            self.context.set_sequence_state(seq_id, &spilled.state)
+            self.context.set_sequence_state(seq_id, &spilled.own)
         } else {
-            self.begin_with(index, spilled.from) && self.context.append_state(seq_id, &spilled.state)
+            if !self.begin_with(index, spilled.from) {
+                self.forget(index);
+                self.context.append_state(seq_id, &spilled.shared);
+            }
+            self.context.sequence_len(seq_id) == spilled.from
+                && (spilled.own.is_empty() || self.context.append_state(seq_id, &spilled.own))
         };
         if is_back && self.context.sequence_len(seq_id) == spilled.to {
             self.active[index].rewind(spilled.to);
-        } else if spilled.from == 0 {
-            self.context.clear_sequence(seq_id);
+        } else {
+            self.forget(index);
             self.begin(index);
         }
     }

@@ -68,11 +68,14 @@ pub(super) struct Shared {
 
 /// The memory of a sequence in RAM.
 pub(super) struct Spilled {
-    /// Tokens before it, which are to be had elsewhere.
+    /// Tokens that it shared with others.
     pub(super) from: usize,
-    /// Tokens up to its end.
+    /// Their state, for when nobody has them any more; empty if there are none.
+    pub(super) shared: Vec<u8>,
+    /// All its evaluated tokens.
     pub(super) to: usize,
-    pub(super) state: Vec<u8>,
+    /// The state of those that were its own.
+    pub(super) own: Vec<u8>,
 }
 
 /// What a new token led to.

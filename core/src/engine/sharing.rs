@@ -223,18 +223,19 @@ impl Worker {
     }
 
     /// Gives a sequence exactly its first `n` tokens, if they are to be had at
-    /// once. A part of them stays if not.
+    /// once.
     pub(super) fn begin_with(&mut self, index: usize, n: usize) -> bool {
         let sequence = &self.active[index];
         // Nobody is waited for: whoever has as much has it now.
         let Beginning { ready, kept, .. } = self.look_around(&sequence.tokens()[..=n], sequence.age, 0);
-        match ready.filter(|&(ready, _)| ready >= kept.n) {
-            Some((ready, from)) => {
-                self.fork(from, index, ready);
+        match ready.filter(|&(ready, _)| ready == n) {
+            Some((_, from)) => self.fork(from, index, n),
+            None if kept.n == n => {
+                self.put_back(index, &kept);
+                self.active[index].n_past() == n
             }
-            None => self.put_back(index, &kept),
+            None => false,
         }
-        self.active[index].n_past() == n
     }
 
     /// Clears the memory of a sequence. Cells of it that others share pass to
