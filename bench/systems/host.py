@@ -155,14 +155,14 @@ async def gap(host: Host, texts: dict[str, Any]) -> dict[str, float]:
 
 async def until_idle() -> float:
     """Milliseconds until this process stops computing: until the start of the
-    first 12 ms in which it uses less than a fifth of a core."""
+    first 50 ms in which it uses less than a fifth of a core."""
     start = time.perf_counter()
     samples = [(start, time.process_time())]
     while True:
         await asyncio.sleep(0.002)
         now = time.perf_counter(), time.process_time()
         samples.append(now)
-        earlier = [sample for sample in samples if now[0] - sample[0] >= 0.012]
+        earlier = [sample for sample in samples if now[0] - sample[0] >= 0.05]
         if earlier and now[1] - earlier[-1][1] < 0.2 * (now[0] - earlier[-1][0]):
             return (earlier[-1][0] - start) * 1e3
         if now[0] - start > 60:
