@@ -21,7 +21,7 @@ pub(super) enum Shape {
     /// A sequence from its first token on; it may be trimmed when it is put
     /// back.
     Whole,
-    /// As `Whole`, and never trimmed: a recurrent state.
+    /// As `Whole`, and never trimmed: a recurrent state, or a sliding window.
     Exact,
 }
 

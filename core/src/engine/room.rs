@@ -96,7 +96,7 @@ impl Worker {
     /// the rest, from its start.
     pub(super) fn resync(&mut self, rows: &[usize]) {
         for index in (0..rows.len()).filter(|&index| rows[index] > 0) {
-            if self.prefix_cache.shape() == Shape::Exact {
+            if !self.context.shares_cells() {
                 self.forget(index);
             } else {
                 let n = self.context.sequence_len(self.active[index].seq_id);

@@ -57,10 +57,8 @@ impl Worker {
             if common < WORTH_TAKING {
                 continue;
             }
-            let now = match self.prefix_cache.shape() {
-                Shape::Exact if other.n_past() > common => 0,
-                _ => other.n_past().min(common),
-            };
+            let has_too_much = other.n_past() > common && !self.context.shares_cells();
+            let now = if has_too_much { 0 } else { other.n_past().min(common) };
             ready = ready.max((now >= WORTH_TAKING).then_some((now, index)));
             let moves = other.age < age && other.n_past() < common && !other.ticket.is_full();
             // Who has something keeps it until another has as much.
@@ -167,8 +165,9 @@ impl Worker {
         }
     }
 
-    /// Where a leader's rows must end, for memories that can't be trimmed: at
-    /// the end of what a follower has in common with it. Gives the most rows.
+    /// Where a leader's rows must end, for memories that can't be trimmed once
+    /// they were in RAM: at the end of what a follower has in common with it,
+    /// so that this can be kept. Gives the most rows.
     pub(super) fn rows_to_fork(&self, sequence: &Sequence) -> usize {
         if self.prefix_cache.shape() != Shape::Exact {
             return usize::MAX;

@@ -333,9 +333,9 @@ impl Worker {
 pub(super) fn shape(context: &Context) -> Shape {
     if context.has_parts() {
         Shape::Parts
-    } else if context.model().header().recurrent {
-        Shape::Exact
-    } else {
+    } else if context.trims_states() {
         Shape::Whole
+    } else {
+        Shape::Exact
     }
 }

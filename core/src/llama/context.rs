@@ -324,6 +324,15 @@ impl Context {
         self.unified && !self.model.header().recurrent
     }
 
+    /// Whether a sequence's memory can be trimmed after it was put back. A
+    /// recurrent one can't; of layers with a sliding window llama.cpp saves only
+    /// what the next token looks at.
+    pub(crate) fn trims_states(&self) -> bool {
+        // SAFETY: the model is live.
+        let window = unsafe { sys::llama_model_n_swa(self.model.as_ptr()) };
+        window == 0 && !self.model.header().recurrent
+    }
+
     /// Whether parts of sequences can be taken and put back.
     pub(crate) fn has_parts(&self) -> bool {
         self.parts
