@@ -28,6 +28,7 @@ pub fn greedy(path: &Path, prompts: &[&str], n: usize) -> Result<Vec<Vec<TokenId
         type_v: options.kv_type_v,
         unified: true,
         parts: false,
+        pieces: false,
     };
     let mut context = Context::new(model.clone(), &context_params)?;
     let mut batch = Batch::new(options.batch_size);

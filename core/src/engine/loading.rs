@@ -180,6 +180,7 @@ pub(super) fn new_context(
         type_v: options.kv_type_v,
         unified: !options.deterministic,
         parts: true,
+        pieces: false,
     };
     let context = Context::new(model, &params)?;
     Ok((context, Pace::new(limits.threads, &threads_before)))
@@ -192,7 +193,7 @@ pub(super) fn prefix_cache_budget(model: &Model, options: &ModelOptions, limits:
         .unwrap_or_else(|| (kv_bytes(model, options, limits.cache_size) / 4).min(SystemMemory::read().free / 2))
 }
 
-fn kv_bytes(model: &Model, options: &ModelOptions, n_cells: usize) -> u64 {
+pub(super) fn kv_bytes(model: &Model, options: &ModelOptions, n_cells: usize) -> u64 {
     let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
     model.header().kv_bytes(n_cells as u64, k, v)
 }

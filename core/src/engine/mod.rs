@@ -8,6 +8,7 @@
 //! out.
 
 mod admission;
+mod aside;
 mod bell;
 mod cpu_load;
 mod drafting;

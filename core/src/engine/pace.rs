@@ -34,6 +34,11 @@ impl Pace {
         }
     }
 
+    /// Threads of the next step.
+    pub(super) fn threads(&self) -> usize {
+        self.governor.threads()
+    }
+
     /// A step begins.
     pub(super) fn start(&mut self) {
         self.waits.read();

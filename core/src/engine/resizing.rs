@@ -48,6 +48,8 @@ impl Worker {
         let model = self.context.model().clone();
         let (mut context, pace) = new_context(model, &self.shared.options, max_concurrent)?;
         self.move_to(&mut context);
+        // It uses the threads of the one that goes.
+        self.aside.drop_context();
         (self.context, self.pace, self.limits) = (context, pace, limits);
         self.shared.metrics.threads.store(limits.threads, Relaxed);
         let budget = prefix_cache_budget(self.context.model(), &self.shared.options, &limits);

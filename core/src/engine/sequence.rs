@@ -38,6 +38,8 @@ pub(super) struct Sequence {
     pub(super) shares: Option<Shared>,
     /// What it had computed when it had to make room.
     pub(super) spilled: Option<Spilled>,
+    /// Its prompt is being computed aside.
+    pub(super) is_aside: bool,
     max_tokens: usize,
     n_logprobs: Option<usize>,
     stops: Vec<String>,
@@ -102,6 +104,7 @@ impl Sequence {
             follows: None,
             shares: None,
             spilled: None,
+            is_aside: false,
             max_tokens: config.max_tokens,
             n_logprobs: config.logprobs,
             sampler: Sampler::new(&config, seed, eog),

@@ -13,6 +13,7 @@
 
 use super::{
     Shared,
+    aside::Aside,
     loading::prefix_cache_budget,
     lookup::{Curve, MAX_ROWS},
     pace::Pace,
@@ -32,7 +33,7 @@ use std::{
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Sizes that the worker keeps to.
@@ -85,6 +86,8 @@ pub(super) struct Worker {
     pub(super) next_age: u64,
     /// What ended sequences had computed.
     pub(super) prefix_cache: PrefixCache,
+    /// Where long prompts are computed.
+    pub(super) aside: Aside,
     cost: StepCost,
     /// What steps of a lone sequence cost.
     pub(super) curve: Curve,
@@ -121,6 +124,7 @@ impl Worker {
             memory_is_full: false,
             next_age: 0,
             prefix_cache: PrefixCache::new(kept, budget),
+            aside: Aside::new(),
             cost: StepCost::default(),
             curve: Curve::default(),
             draft: Vec::with_capacity(MAX_ROWS),
@@ -149,13 +153,17 @@ impl Worker {
             }
             self.drop_what_is_over(Instant::now());
             self.resize();
-            self.admit();
-            self.serve_followers();
-            self.wake_readers();
+            self.let_in();
+            if let Some(index) = self.next_aside() {
+                self.prefill_aside(index);
+                continue;
+            }
             let rows = self.plan();
             if rows.iter().all(|&n| n == 0) {
-                self.shared.inbox.sleep(self.next_deadline());
+                let deadline = [self.aside.rest(), self.next_deadline()].into_iter().flatten().min();
+                self.shared.inbox.sleep(deadline);
             } else {
+                self.aside.age();
                 self.step(&rows);
                 self.wake_readers();
             }
@@ -163,14 +171,21 @@ impl Worker {
         self.close();
     }
 
-    fn plan(&self) -> Vec<usize> {
+    /// Whoever has room comes in.
+    pub(super) fn let_in(&mut self) {
+        self.admit();
+        self.serve_followers();
+        self.wake_readers();
+    }
+
+    pub(super) fn plan(&self) -> Vec<usize> {
         let candidates: Vec<Candidate> = self
             .active
             .iter()
             .map(|sequence| Candidate {
                 n_pending: sequence.n_pending().min(self.rows_to_fork(sequence)),
                 is_new: sequence.n_past() == 0,
-                paused: sequence.follows.is_some() || sequence.ticket.is_full(),
+                paused: sequence.follows.is_some() || sequence.ticket.is_full() || self.goes_aside(sequence),
             })
             .collect();
         let n_running = candidates.iter().filter(|candidate| !candidate.paused).count();
@@ -181,7 +196,7 @@ impl Worker {
 
     /// Evaluates the planned rows and samples where a sequence has come to its
     /// last token.
-    fn step(&mut self, rows: &[usize]) {
+    pub(super) fn step(&mut self, rows: &[usize]) {
         self.batch.clear();
         self.guess(rows);
         let mut outputs = vec![None; rows.len()];
@@ -221,9 +236,7 @@ impl Worker {
                 if rows.iter().sum::<usize>() == 1 {
                     self.curve.observe(self.batch.len(), elapsed);
                 }
-                if let Some(threads) = self.pace.adapt(&mut self.context, elapsed) {
-                    self.shared.metrics.threads.store(threads, Relaxed);
-                }
+                self.adapt_threads(elapsed);
                 self.shared.metrics.steps.fetch_add(1, Relaxed);
                 self.shared.metrics.step_time.observe(elapsed);
                 self.take_results(rows, &outputs);
@@ -231,6 +244,14 @@ impl Worker {
             Err(DecodeError::NoCells) => self.make_room(),
             Err(DecodeError::Aborted) => self.resync(rows),
             Err(DecodeError::Failed(error)) => self.fail_step(rows, &error),
+        }
+    }
+
+    /// The threads have computed for `elapsed`: what the kernel tells of them
+    /// says how many the next step uses.
+    pub(super) fn adapt_threads(&mut self, elapsed: Duration) {
+        if let Some(threads) = self.pace.adapt(&mut self.context, elapsed) {
+            self.shared.metrics.threads.store(threads, Relaxed);
         }
     }
 
@@ -305,7 +326,7 @@ impl Worker {
         self.shared.metrics.cache_tokens.store(cached, Relaxed);
     }
 
-    fn wake_readers(&mut self) {
+    pub(super) fn wake_readers(&mut self) {
         if !self.wakers.is_empty() {
             wakes::joined(|| self.wakers.drain(..).for_each(Waker::wake));
         }

@@ -1,6 +1,7 @@
 //! Owner of a `llama_context` with its thread pool: decode, logits, memory.
 //! Not `Send`: the thread that creates a `Context` is the only one to use it.
 
+mod pieces;
 mod state;
 
 pub(crate) use state::state_version;
@@ -12,10 +13,12 @@ use super::{
 };
 use crate::{KvType, MullamaError, config::MAX_SEQUENCES};
 use llama_cpp_sys_2 as sys;
+use pieces::OwnedPieces;
 use std::{
     ffi::c_void,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
+    rc::Rc,
     sync::Arc,
 };
 
@@ -39,6 +42,8 @@ pub(crate) struct ContextParams {
     /// Whether parts of sequences are to be taken and put back
     /// ([`Context::part_state`]), where the memory allows it.
     pub(crate) parts: bool,
+    /// Whether [`Context::decode_in_pieces`] is wanted.
+    pub(crate) pieces: bool,
 }
 
 /// Why a decode did not happen.
@@ -59,10 +64,12 @@ type AbortCheck = Box<dyn FnMut() -> bool>;
 /// A context over a model.
 pub(crate) struct Context {
     context: NonNull<sys::llama_context>,
-    /// Freed after the context, which uses it.
-    _pool: ThreadPool,
+    /// Freed after the contexts that use it.
+    pool: Rc<ThreadPool>,
     /// From `Box::into_raw`, since llama.cpp keeps it too; freed by `Drop`.
     abort: NonNull<AbortCheck>,
+    /// For [`Context::decode_in_pieces`], where the context was made for it.
+    pieces: Option<OwnedPieces>,
     n_batch: usize,
     n_seq_max: usize,
     n_outputs_max: usize,
@@ -82,6 +89,24 @@ impl Context {
     /// # Errors
     /// `Context` with llama.cpp's reason, or `OutOfMemory`.
     pub(crate) fn new(model: Arc<Model>, params: &ContextParams) -> Result<Self, MullamaError> {
+        Self::with_pool(model, params, || ThreadPool::new(params.n_threads).map(Rc::new))
+    }
+
+    /// Another context over the same model, which uses the threads of this
+    /// one. Only one of the two may compute at a time: both belong to one
+    /// thread, and `Context::decode_in_pieces` calls back between its pieces.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub(crate) fn beside(&self, params: &ContextParams) -> Result<Self, MullamaError> {
+        Self::with_pool(self.model.clone(), params, || Ok(self.pool.clone()))
+    }
+
+    fn with_pool(
+        model: Arc<Model>,
+        params: &ContextParams,
+        pool: impl FnOnce() -> Result<Rc<ThreadPool>, MullamaError>,
+    ) -> Result<Self, MullamaError> {
         let size = |n: usize| u32::try_from(n).map_err(|_| MullamaError::Context(format!("{n} is too large")));
         let n_threads = i32::try_from(params.n_threads).unwrap_or(1);
         // SAFETY: a pure function.
@@ -115,6 +140,12 @@ impl Context {
         // could be taken back, as after a step that was stopped.
         raw.swa_full = true;
         raw.no_perf = true;
+        let pieces = params.pieces.then(OwnedPieces::new);
+        if let Some(pieces) = &pieces {
+            raw.cb_eval = Some(pieces::on_node);
+            raw.cb_eval_user_data = pieces.as_ptr().cast();
+        }
+        let pool = pool()?;
 
         logging::take_errors();
         let mut context = std::ptr::null_mut();
@@ -136,14 +167,6 @@ impl Context {
             (shim::BAD_ALLOC, _) => return Err(MullamaError::OutOfMemory(reason)),
             _ => return Err(MullamaError::Context(reason)),
         };
-        let pool = match ThreadPool::new(params.n_threads) {
-            Ok(pool) => pool,
-            Err(error) => {
-                // SAFETY: `context` is live and nothing else refers to it.
-                unsafe { sys::llama_free(context.as_ptr()) };
-                return Err(error);
-            }
-        };
         // SAFETY: both are live; `Drop` detaches the pool before it is freed.
         unsafe { sys::llama_attach_threadpool(context.as_ptr(), pool.as_ptr(), pool.as_ptr()) };
         let never: AbortCheck = Box::new(|| false);
@@ -153,8 +176,9 @@ impl Context {
         unsafe { sys::llama_set_abort_callback(context.as_ptr(), Some(on_abort_check), abort.as_ptr().cast()) };
         Ok(Self {
             context,
-            _pool: pool,
+            pool,
             abort,
+            pieces,
             n_batch: params.n_batch,
             n_seq_max: params.n_seq_max,
             n_outputs_max,
