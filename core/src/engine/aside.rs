@@ -64,6 +64,8 @@ pub(super) struct Aside {
     is_refused: bool,
     /// Whether the oldest prompt had the last turn.
     oldest_had_turn: bool,
+    /// A decode is under way.
+    pub(super) is_computing: bool,
     /// When the next step of the others is due.
     due: Instant,
     /// Since when the threads compute the piece under way.
@@ -83,6 +85,7 @@ impl Aside {
             used: now,
             is_refused: false,
             oldest_had_turn: false,
+            is_computing: false,
             due: now,
             piece: now,
             others: Duration::ZERO,
@@ -168,7 +171,9 @@ impl Worker {
         self.pace.start();
         self.aside.piece = Instant::now();
         let started = self.aside.piece;
+        self.aside.is_computing = true;
         let result = context.decode_in_pieces(&mut batch, &mut || self.between_pieces());
+        self.aside.is_computing = false;
         self.adapt_to_piece();
         self.aside.batch = batch;
         self.aside.used = Instant::now();

@@ -6,12 +6,14 @@ use super::{lookup::MAX_ROWS, worker::Worker};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Worker {
-    /// Guesses what the sequence says next that has the only row of a step.
-    /// Beside others a row costs them time, and drafts pay less.
+    /// Guesses what the sequence says next that has the only row of a step, with
+    /// no prompt computed aside. Beside others a row costs them time, and drafts
+    /// pay less.
     pub(super) fn guess(&mut self, rows: &[usize]) {
         self.draft.clear();
         let has_room = self.cells_wanted() + MAX_ROWS < self.limits.cache_size;
-        if !self.drafts || !has_room || rows.iter().sum::<usize>() != 1 {
+        let is_alone = rows.iter().sum::<usize>() == 1 && !self.aside.is_computing;
+        if !self.drafts || !has_room || !is_alone {
             return;
         }
         let Some(index) = rows.iter().position(|&n| n == 1) else { return };
