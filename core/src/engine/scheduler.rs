@@ -3,7 +3,8 @@
 //! Decodes come first, all of them; then prefill under a budget of rows that
 //! keeps a step near its target time. Short prompts go before long ones, so
 //! that none waits behind a long one; the oldest long prompt gets a share of
-//! every step, so that it always moves.
+//! every step, so that it always moves. Most long prompts don't come here:
+//! they are computed `aside`.
 
 use std::time::Duration;
 
@@ -25,7 +26,9 @@ const TILE: usize = 64;
 const SMALL: usize = 16;
 
 /// Fewest prefill rows of a step: a budget of nothing would starve prompts
-/// beside many streams.
+/// beside many streams. Beside very many it is half of their rows, else the
+/// last of many prompts that come at once would wait until the first answers
+/// end.
 const MIN_PREFILL: usize = 8;
 
 /// Prompts of at most this many tokens are never split: a split costs a step
@@ -127,7 +130,8 @@ impl StepCost {
 
     /// Prefill rows for a step beside `n_decode` decodes, shared by `n_prompts`.
     pub(crate) fn prefill_budget(&self, n_decode: usize, n_prompts: usize) -> usize {
-        let least = (n_decode + MIN_PREFILL).next_multiple_of(TILE);
+        let min_prefill = MIN_PREFILL.max(n_decode / 2);
+        let least = (n_decode + min_prefill).next_multiple_of(TILE);
         // The least of a new engine; the next step knows better.
         let Some(tiled) = self.tiled else { return least - n_decode };
         let target = if n_decode > 0 || n_prompts > 1 { LIMIT_BESIDE_OTHERS } else { TARGET_ALONE };
@@ -135,7 +139,7 @@ impl StepCost {
         if rows >= least {
             rows - n_decode
         } else if n_decode > 0 {
-            SMALL.max(n_decode + MIN_PREFILL) - n_decode
+            SMALL.max(n_decode + min_prefill) - n_decode
         } else {
             least
         }
@@ -235,7 +239,8 @@ mod tests {
         let mut cost = StepCost::default();
         cost.observe(64, 64, Duration::from_millis(300));
         assert_eq!(cost.prefill_budget(1, 1), 15);
-        assert_eq!(cost.prefill_budget(40, 1), MIN_PREFILL);
+        assert_eq!(cost.prefill_budget(40, 1), 20);
+        assert_eq!(cost.prefill_budget(9, 1), MIN_PREFILL);
         assert_eq!(cost.prefill_budget(0, 1), TILE);
     }
 

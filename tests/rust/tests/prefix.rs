@@ -183,16 +183,25 @@ fn other_memories_share_what_they_can() {
         for kind in [TinyModel::sliding_window(), TinyModel::recurrent()] {
             let keeping = ModelOptions { max_concurrent: 6, prefix_cache_bytes: Some(1 << 26), ..options() };
             let tiny = load(kind.seed(3), keeping).await;
-            let prompts: Vec<String> = (0..6).map(|i| prompt(300, &format!("{i} and more"))).collect();
-            let together = join_all(prompts.iter().map(|prompt| ask(&tiny.model, prompt, 20))).await;
-            let cached: usize = together.iter().map(|result| result.usage.cached_tokens).sum();
-            assert!(cached >= 5 * 290, "{cached}");
-            for (prompt, together) in prompts.iter().zip(&together) {
-                let later = ask(&tiny.model, prompt, 20).await;
-                assert!(later.usage.cached_tokens >= 290, "{:?}", later.usage);
-                agree(&later, together);
+            // What is shared is kept if the others come before the first one
+            // has passed the end of it, which is a matter of luck.
+            for attempt in 0.. {
+                let prompts: Vec<String> =
+                    (0..6).map(|i| format!("{attempt}{}", prompt(300, &format!("{i} and more")))).collect();
+                let together = join_all(prompts.iter().map(|prompt| ask(&tiny.model, prompt, 20))).await;
+                let cached: usize = together.iter().map(|result| result.usage.cached_tokens).sum();
+                let mut kept = 0;
+                for (prompt, together) in prompts.iter().zip(&together) {
+                    let later = ask(&tiny.model, prompt, 20).await;
+                    kept += usize::from(later.usage.cached_tokens >= 290);
+                    agree(&later, together);
+                }
+                until_idle(&tiny.model).await;
+                if cached >= 5 * 290 && kept == 6 {
+                    break;
+                }
+                assert!(attempt < 20, "{cached} cached, {kept} kept");
             }
-            until_idle(&tiny.model).await;
         }
     });
 }

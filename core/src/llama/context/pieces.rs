@@ -97,11 +97,7 @@ impl Context {
     /// # Panics
     /// If `between` does; the decode comes to its end before. If the context
     /// was not made for it (`ContextParams::pieces`).
-    pub(crate) fn decode_in_pieces(
-        &mut self,
-        batch: &mut Batch,
-        between: &mut dyn FnMut(),
-    ) -> Result<(), DecodeError> {
+    pub(crate) fn decode_in_pieces(&mut self, batch: &mut Batch, between: &mut dyn FnMut()) -> Result<(), DecodeError> {
         let pieces = self.pieces.as_ref().expect("the context was made for decodes in pieces").as_ptr();
         let work = NonNull::from(between);
         // SAFETY: only the lifetime changes; it is taken out below, before the
