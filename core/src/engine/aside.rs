@@ -127,8 +127,12 @@ impl Worker {
     /// Whether the rest of this prompt is computed aside.
     pub(super) fn goes_aside(&self, sequence: &Sequence) -> bool {
         let n = sequence.n_pending() - 1;
-        let is_long = n >= WORTH || (n > 0 && sequence.is_aside);
-        is_long && !self.aside.is_refused && self.context.has_parts() && self.shared.options.gpu_layers == 0
+        (n >= WORTH || (n > 0 && sequence.is_aside)) && self.computes_aside()
+    }
+
+    /// Whether any prompt is.
+    pub(super) fn computes_aside(&self) -> bool {
+        !self.aside.is_refused && self.context.has_parts() && self.shared.options.gpu_layers == 0
     }
 
     /// The prompt whose turn it is to be computed aside: the shortest and the

@@ -1,10 +1,10 @@
 //! Which rows the next step evaluates. Pure: no FFI, no clock, no channels.
 //!
-//! Decodes come first, all of them; then prefill under a budget of rows that
-//! keeps a step near its target time. Short prompts go before long ones, so
-//! that none waits behind a long one; the oldest long prompt gets a share of
-//! every step, so that it always moves. Most long prompts don't come here:
-//! they are computed `aside`.
+//! Decodes and prefill share a step under a budget of rows that keeps it near
+//! its target time. Short prompts go before long ones, so that none waits behind
+//! a long one; the oldest long prompt gets a share of every step, so that it
+//! always moves. Where long prompts are computed `aside`, none of them comes
+//! here.
 
 use std::time::Duration;
 
@@ -21,14 +21,17 @@ const TARGET_ALONE: Duration = Duration::from_millis(250);
 /// has whole tiles of rows, or, where that takes too long, few rows.
 const TILE: usize = 64;
 
+/// Of the rows of a step beside prompts that wait, decodes have this share for
+/// sure. Prompts that come at once then have their first tokens soon after each
+/// other, go on as one batch and end as one.
+const SHARE_OF_DECODES: usize = 4;
+
 /// Rows of a step that is too small for a tile: between this and a tile a row
 /// costs the most.
 const SMALL: usize = 16;
 
 /// Fewest prefill rows of a step: a budget of nothing would starve prompts
-/// beside many streams. Beside very many it is half of their rows, else the
-/// last of many prompts that come at once would wait until the first answers
-/// end.
+/// beside many streams.
 const MIN_PREFILL: usize = 8;
 
 /// Prompts of at most this many tokens are never split: a split costs a step
@@ -51,22 +54,36 @@ pub(crate) struct Candidate {
     pub(crate) paused: bool,
 }
 
-/// Rows for each candidate: `plan(..)[i]` belongs to candidate `i`.
-/// `capacity` is the most rows of a batch, at least the number of candidates;
-/// `prefill_budget` the most rows of prefill.
-pub(crate) fn plan(candidates: &[Candidate], prefill_budget: usize, capacity: usize) -> Vec<usize> {
+/// What a step has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Most rows.
+    pub(crate) rows: usize,
+    /// Most rows of prefill.
+    pub(crate) prefill: usize,
+}
+
+/// Rows for each candidate: `plan(..)[i]` belongs to candidate `i`. `turn` is
+/// how many rows of decodes all steps had before: where not all fit, they take
+/// turns by it.
+pub(crate) fn plan(candidates: &[Candidate], room: Room, turn: usize) -> Vec<usize> {
     let mut rows = vec![0; candidates.len()];
-    let mut free = capacity;
-    let mut prompts = Vec::new();
-    for (index, candidate) in candidates.iter().enumerate().filter(|(_, candidate)| !candidate.paused) {
-        if candidate.n_pending == 1 && free > 0 {
-            rows[index] = 1;
-            free -= 1;
-        } else if candidate.n_pending > 1 {
-            prompts.push(index);
-        }
+    let running = candidates.iter().enumerate().filter(|(_, candidate)| !candidate.paused);
+    let (mut decodes, prompts): (Vec<usize>, Vec<usize>) =
+        running.map(|(index, _)| index).partition(|&index| candidates[index].n_pending == 1);
+    // What prompts don't need is for decodes, and the other way round.
+    let wanted: usize = prompts.iter().map(|&index| candidates[index].n_pending).sum();
+    let for_decodes = room.rows - wanted.min(room.prefill).min(room.rows - room.rows / SHARE_OF_DECODES);
+    if decodes.len() > for_decodes {
+        let first = turn % decodes.len();
+        decodes.rotate_left(first);
+        decodes.truncate(for_decodes);
     }
-    let budget = prefill_budget.min(free);
+    for &index in &decodes {
+        rows[index] = 1;
+    }
+    let free = room.rows - decodes.len();
+    let budget = room.prefill.min(free);
     let mut given = 0;
     let (mut short, long): (Vec<usize>, Vec<usize>) = prompts
         .into_iter()
@@ -128,10 +145,26 @@ impl StepCost {
         *other = other.map(|other| other * now / before);
     }
 
+    /// What a step of so many decodes and prompts has room for, of at most
+    /// `most` rows; `only_short` says that long prompts are computed aside.
+    pub(crate) fn room(&self, n_decode: usize, n_prompts: usize, most: usize, only_short: bool) -> Room {
+        if !only_short {
+            return Room { rows: most, prefill: self.prefill_budget(n_decode, n_prompts) };
+        }
+        // Tiles pay for rows that look at the same cells. These look at few,
+        // each at its own, and in a tile each costs as if it looked at all.
+        let most = most.min(TILE - 1);
+        if n_prompts == 0 {
+            return Room { rows: most, prefill: 0 };
+        }
+        let in_time = self.small.map_or(most, |row| (LIMIT_BESIDE_OTHERS.as_secs_f64() / row) as usize);
+        let rows = in_time.max(SMALL).min(most);
+        Room { rows, prefill: rows - n_decode.min(rows / SHARE_OF_DECODES) }
+    }
+
     /// Prefill rows for a step beside `n_decode` decodes, shared by `n_prompts`.
-    pub(crate) fn prefill_budget(&self, n_decode: usize, n_prompts: usize) -> usize {
-        let min_prefill = MIN_PREFILL.max(n_decode / 2);
-        let least = (n_decode + min_prefill).next_multiple_of(TILE);
+    fn prefill_budget(&self, n_decode: usize, n_prompts: usize) -> usize {
+        let least = (n_decode + MIN_PREFILL).next_multiple_of(TILE);
         // The least of a new engine; the next step knows better.
         let Some(tiled) = self.tiled else { return least - n_decode };
         let target = if n_decode > 0 || n_prompts > 1 { LIMIT_BESIDE_OTHERS } else { TARGET_ALONE };
@@ -139,7 +172,7 @@ impl StepCost {
         if rows >= least {
             rows - n_decode
         } else if n_decode > 0 {
-            SMALL.max(n_decode + min_prefill) - n_decode
+            SMALL.max(n_decode + MIN_PREFILL) - n_decode
         } else {
             least
         }
@@ -154,46 +187,50 @@ mod tests {
         n.iter().map(|&n_pending| Candidate { n_pending, is_new: n_pending > 1, paused: false }).collect()
     }
 
+    fn planned(candidates: &[Candidate], prefill: usize, rows: usize) -> Vec<usize> {
+        plan(candidates, Room { rows, prefill }, 0)
+    }
+
     #[test]
-    fn decodes_come_first_and_all_of_them() {
-        assert_eq!(plan(&pending(&[1, 500, 1, 1]), 64, 512), [1, 64, 1, 1]);
+    fn decodes_and_prefill_share_a_step() {
+        assert_eq!(planned(&pending(&[1, 500, 1, 1]), 64, 512), [1, 64, 1, 1]);
     }
 
     #[test]
     fn a_short_prompt_does_not_wait_behind_a_long_one() {
-        assert_eq!(plan(&pending(&[2000, 3]), 64, 512), [61, 3]);
+        assert_eq!(planned(&pending(&[2000, 3]), 64, 512), [61, 3]);
     }
 
     #[test]
     fn the_oldest_long_prompt_always_moves() {
-        assert_eq!(plan(&pending(&[2000, 100, 100]), 64, 512), [32, 32, 0]);
-        assert_eq!(plan(&pending(&[2000, 60, 60]), 64, 512), [16, 60, 0]);
+        assert_eq!(planned(&pending(&[2000, 100, 100]), 64, 512), [32, 32, 0]);
+        assert_eq!(planned(&pending(&[2000, 60, 60]), 64, 512), [16, 60, 0]);
     }
 
     #[test]
     fn equal_prompts_are_served_by_age() {
-        assert_eq!(plan(&pending(&[90, 90, 90]), 128, 512), [90, 38, 0]);
-        assert_eq!(plan(&pending(&[30, 30, 30]), 64, 512), [30, 30, 0]);
+        assert_eq!(planned(&pending(&[90, 90, 90]), 128, 512), [90, 38, 0]);
+        assert_eq!(planned(&pending(&[30, 30, 30]), 64, 512), [30, 30, 0]);
     }
 
     #[test]
     fn a_short_prompt_is_never_split() {
-        assert_eq!(plan(&pending(&[40, 40, 40]), 64, 512), [40, 0, 0]);
-        assert_eq!(plan(&pending(&[64]), 16, 512), [64]);
+        assert_eq!(planned(&pending(&[40, 40, 40]), 64, 512), [40, 0, 0]);
+        assert_eq!(planned(&pending(&[64]), 16, 512), [64]);
     }
 
     #[test]
     fn the_rest_of_a_long_prompt_is_split() {
         let mut candidates = pending(&[1, 60]);
         candidates[1].is_new = false;
-        assert_eq!(plan(&candidates, 15, 512), [1, 15]);
+        assert_eq!(planned(&candidates, 15, 512), [1, 15]);
     }
 
     #[test]
     fn a_prompt_larger_than_the_free_rows_is_split_and_not_left_out() {
         for capacity in 16..80 {
             for n_pending in 2..80 {
-                let rows = plan(&pending(&[1, n_pending]), 64, capacity);
+                let rows = planned(&pending(&[1, n_pending]), 64, capacity);
                 assert!(rows[1] > 0, "{n_pending} of {capacity}");
             }
         }
@@ -202,7 +239,7 @@ mod tests {
     #[test]
     fn the_capacity_of_a_batch_is_never_passed() {
         for capacity in [16, 40, 100] {
-            let rows = plan(&pending(&[1, 1, 1, 12, 30, 500, 500]), 64, capacity);
+            let rows = planned(&pending(&[1, 1, 1, 12, 30, 500, 500]), 64, capacity);
             assert!(rows.iter().sum::<usize>() <= capacity, "{rows:?} of {capacity}");
             assert_eq!(rows[..3], [1, 1, 1]);
             assert!(rows[3..].iter().any(|&n| n > 0), "{rows:?} of {capacity}");
@@ -213,12 +250,47 @@ mod tests {
     fn a_paused_sequence_takes_no_part() {
         let mut candidates = pending(&[1, 10]);
         candidates[0].paused = true;
-        assert_eq!(plan(&candidates, 64, 512), [0, 10]);
+        assert_eq!(planned(&candidates, 64, 512), [0, 10]);
     }
 
     #[test]
     fn no_candidate_gets_more_rows_than_it_has_tokens() {
-        assert_eq!(plan(&pending(&[5, 7]), 512, 512), [5, 7]);
+        assert_eq!(planned(&pending(&[5, 7]), 512, 512), [5, 7]);
+    }
+
+    #[test]
+    fn decodes_take_turns_where_not_all_fit() {
+        let (mut n_rows, mut turn) = ([0; 5], 7);
+        for _ in 0..10 {
+            let rows = plan(&pending(&[1; 5]), Room { rows: 3, prefill: 0 }, turn);
+            assert_eq!(rows.iter().sum::<usize>(), 3);
+            turn += 3;
+            n_rows.iter_mut().zip(rows).for_each(|(sum, n)| *sum += n);
+        }
+        assert_eq!(n_rows, [6; 5]);
+    }
+
+    #[test]
+    fn prompts_that_wait_leave_decodes_a_share() {
+        let cost = StepCost::default();
+        assert_eq!(cost.room(40, 0, 512, true), Room { rows: 63, prefill: 0 });
+        let room = cost.room(40, 9, 512, true);
+        assert_eq!(room, Room { rows: 63, prefill: 48 });
+        let candidates = pending(&[[1; 40].as_slice(), &[17; 9]].concat());
+        let rows = plan(&candidates, room, 0);
+        assert_eq!(rows[40..], [17, 17, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(rows[..40].iter().sum::<usize>(), 15);
+        assert_eq!(cost.room(2, 9, 512, true).prefill, 61);
+    }
+
+    #[test]
+    fn slow_rows_make_short_steps() {
+        let mut cost = StepCost::default();
+        cost.observe(20, 20, Duration::from_millis(100));
+        assert_eq!(cost.room(8, 1, 512, true), Room { rows: 30, prefill: 23 });
+        cost.observe(20, 20, Duration::from_secs(100));
+        assert_eq!(cost.room(8, 1, 512, true), Room { rows: SMALL, prefill: 12 });
+        assert_eq!(cost.room(8, 1, 12, true), Room { rows: 12, prefill: 9 });
     }
 
     #[test]
@@ -239,8 +311,7 @@ mod tests {
         let mut cost = StepCost::default();
         cost.observe(64, 64, Duration::from_millis(300));
         assert_eq!(cost.prefill_budget(1, 1), 15);
-        assert_eq!(cost.prefill_budget(40, 1), 20);
-        assert_eq!(cost.prefill_budget(9, 1), MIN_PREFILL);
+        assert_eq!(cost.prefill_budget(40, 1), MIN_PREFILL);
         assert_eq!(cost.prefill_budget(0, 1), TILE);
     }
 

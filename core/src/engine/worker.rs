@@ -84,6 +84,8 @@ pub(super) struct Worker {
     /// ends: the memory is full.
     pub(super) memory_is_full: bool,
     pub(super) next_age: u64,
+    /// Rows of decodes so far, for whose turn it is.
+    turn: usize,
     /// What ended sequences had computed.
     pub(super) prefix_cache: PrefixCache,
     /// Where long prompts are computed.
@@ -123,6 +125,7 @@ impl Worker {
             shrink_to: None,
             memory_is_full: false,
             next_age: 0,
+            turn: 0,
             prefix_cache: PrefixCache::new(kept, budget),
             aside: Aside::new(),
             cost: StepCost::default(),
@@ -190,8 +193,9 @@ impl Worker {
             .collect();
         let n_running = candidates.iter().filter(|candidate| !candidate.paused).count();
         let n_decode = candidates.iter().filter(|candidate| candidate.n_pending == 1 && !candidate.paused).count();
-        let budget = self.cost.prefill_budget(n_decode, n_running - n_decode);
-        scheduler::plan(&candidates, budget, self.limits.batch_size)
+        let n_prompts = n_running - n_decode;
+        let room = self.cost.room(n_decode, n_prompts, self.limits.batch_size, self.computes_aside());
+        scheduler::plan(&candidates, room, self.turn)
     }
 
     /// Evaluates the planned rows and samples where a sequence has come to its
@@ -211,6 +215,8 @@ impl Worker {
                 in_flight.push(sequence.ticket.share(), n + self.draft.len());
                 if sequence.is_in_prefill() {
                     n_prefill += n;
+                } else {
+                    self.turn = self.turn.wrapping_add(1);
                 }
                 for (token, position, wants_logits) in sequence.rows(n) {
                     let row = self.batch.push(token, position, sequence.seq_id, wants_logits);
