@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// How long other programs may keep the processors after the load, which then
 /// leaves it open whether threads would have come back.
-const CROWDED: Duration = Duration::from_secs(30);
+const CROWDED: Duration = Duration::from_secs(15);
 
 /// Answers beside a free processor within which threads must have come back.
 const FREE_ANSWERS: usize = 10;
