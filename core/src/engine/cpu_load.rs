@@ -1,6 +1,6 @@
 //! What the kernel tells of processors and threads: how long each thread of a
 //! pool waited for a processor, and how many processors stood idle. Linux
-//! only, from `/proc`; elsewhere nothing is known and the threads stay.
+//! only, from `/proc`; elsewhere nothing is known.
 
 use std::{
     fs::{self, File},
@@ -45,6 +45,11 @@ impl Waits {
         waits
     }
 
+    /// How many threads the kernel tells of.
+    pub(super) fn len(&self) -> usize {
+        self.threads.len()
+    }
+
     /// How long each thread waited since the last call, the calling one first,
     /// then the pool's in the order in which ggml uses them.
     pub(super) fn read(&mut self) -> &[Duration] {
@@ -83,6 +88,12 @@ pub(super) struct Idle {
 impl Idle {
     pub(super) fn new() -> Self {
         Self { since: Instant::now(), ticks: None, rested: Duration::ZERO, processors: Vec::new() }
+    }
+
+    /// Whether the kernel counts the time of these processors: some sandboxes
+    /// show none, or zeros.
+    pub(super) fn is_known() -> bool {
+        allowed_processors().and_then(|processors| idle_ticks(&processors)).is_some_and(|ticks| ticks > 0)
     }
 
     /// Forgets the interval under way.
@@ -152,6 +163,7 @@ mod tests {
         assert!(!thread_ids().is_empty());
         let mut waits = Waits::of_threads_since(&thread_ids());
         assert_eq!(waits.read().len(), 1, "the calling thread alone");
+        assert!(Idle::is_known());
         let processors = allowed_processors().expect("a mask");
         assert_eq!(processors.len(), std::thread::available_parallelism().unwrap().get());
         assert!(idle_ticks(&[0]).is_some_and(|ticks| ticks > 0));

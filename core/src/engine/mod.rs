@@ -35,6 +35,7 @@ mod sharing;
 mod threads;
 mod ticket;
 pub(crate) mod totals;
+mod trials;
 mod weights;
 mod worker;
 

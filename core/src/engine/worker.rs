@@ -221,7 +221,7 @@ impl Worker {
                 if rows.iter().sum::<usize>() == 1 {
                     self.curve.observe(self.batch.len(), elapsed);
                 }
-                if let Some(threads) = self.pace.adapt(&mut self.context, elapsed) {
+                if let Some(threads) = self.pace.adapt(&mut self.context, self.batch.len(), elapsed) {
                     self.shared.metrics.threads.store(threads, Relaxed);
                 }
                 self.shared.metrics.steps.fetch_add(1, Relaxed);
