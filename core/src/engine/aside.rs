@@ -290,7 +290,7 @@ impl Worker {
 
     /// How long threads waited in the piece that has ended counts as in a step.
     fn adapt_to_piece(&mut self) {
-        self.adapt_threads(self.aside.piece.elapsed());
+        self.adapt_threads(None, self.aside.piece.elapsed());
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the kernel tells of processors and threads: how long each thread of a
 //! pool waited for a processor, and how many processors stood idle. Linux
-//! only, from `/proc`; elsewhere nothing is known and the threads stay.
+//! only, from `/proc`; elsewhere nothing is known.
 
 use std::{
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
+    mem,
     time::{Duration, Instant},
 };
 
@@ -44,7 +45,13 @@ impl Waits {
         waits
     }
 
-    /// How long each thread waited since the last call.
+    /// How many threads the kernel tells of.
+    pub(super) fn len(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// How long each thread waited since the last call, the calling one first,
+    /// then the pool's in the order in which ggml uses them.
     pub(super) fn read(&mut self) -> &[Duration] {
         self.latest.clear();
         for (file, total) in &mut self.threads {
@@ -67,18 +74,26 @@ fn waited(file: &mut File) -> Option<Duration> {
     field.parse().ok().map(Duration::from_nanos)
 }
 
-/// Counts idle processors, of those that the process may use, over intervals.
+/// Counts idle processors, of those that the calling thread may use, over
+/// intervals.
 pub(super) struct Idle {
     since: Instant,
     ticks: Option<u64>,
-    /// The names that these processors have in `/proc/stat`.
-    processors: Vec<String>,
+    /// What the own threads left idle meanwhile because they had no work.
+    rested: Duration,
+    /// Those that it might use when they were last counted.
+    processors: Vec<usize>,
 }
 
 impl Idle {
     pub(super) fn new() -> Self {
-        let processors = allowed_processors().unwrap_or_default().iter().map(|n| format!("cpu{n}")).collect();
-        Self { since: Instant::now(), ticks: None, processors }
+        Self { since: Instant::now(), ticks: None, rested: Duration::ZERO, processors: Vec::new() }
+    }
+
+    /// Whether the kernel counts the time of these processors: some sandboxes
+    /// show none, or zeros.
+    pub(super) fn is_known() -> bool {
+        allowed_processors().and_then(|processors| idle_ticks(&processors)).is_some_and(|ticks| ticks > 0)
     }
 
     /// Forgets the interval under way.
@@ -86,35 +101,51 @@ impl Idle {
         self.ticks = None;
     }
 
-    /// How many processors stood idle, once an interval is over.
+    /// So many threads had no work for so long: their processors stood idle
+    /// then, but aren't free.
+    pub(super) fn rested(&mut self, threads: usize, time: Duration) {
+        self.rested += time * u32::try_from(threads).unwrap_or(u32::MAX);
+    }
+
+    /// How many processors stood idle beside the own threads, once an interval
+    /// is over. Below zero where these rested on processors of others.
     pub(super) fn poll(&mut self, now: Instant) -> Option<f64> {
         let elapsed = now.saturating_duration_since(self.since);
         if self.ticks.is_some() && elapsed < IDLE_INTERVAL {
             return None;
         }
+        // The mask may be another now; ticks of others can't be compared.
+        let processors = allowed_processors()?;
+        if processors != self.processors {
+            self.processors = processors;
+            self.ticks = None;
+        }
         let ticks = idle_ticks(&self.processors)?;
         let before = self.ticks.replace(ticks);
+        let rested = mem::take(&mut self.rested).as_secs_f64();
         self.since = now;
-        before.map(|before| ticks.saturating_sub(before) as f64 / TICKS / elapsed.as_secs_f64())
+        before.map(|before| (ticks.saturating_sub(before) as f64 / TICKS - rested) / elapsed.as_secs_f64())
     }
 }
 
 /// Idle and waiting-for-disk ticks of some processors together: the fourth and
 /// fifth number of their lines of `/proc/stat`.
-fn idle_ticks(processors: &[String]) -> Option<u64> {
+fn idle_ticks(processors: &[usize]) -> Option<u64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     let ticks = |line: &str| {
         let mut fields = line.split_ascii_whitespace();
-        let name = fields.next()?;
+        // The first line is of all of them, and has no number.
+        let processor = fields.next()?.strip_prefix("cpu")?.parse().ok()?;
         let mut field = |n: usize| fields.nth(n)?.parse::<u64>().ok();
-        processors.iter().any(|processor| processor == name).then(|| Some(field(3)? + field(0)?))?
+        processors.contains(&processor).then(|| Some(field(3)? + field(0)?))?
     };
     Some(text.lines().take_while(|line| line.starts_with("cpu")).filter_map(ticks).sum())
 }
 
-/// The processors in the affinity mask, which the kernel lists as in `0-3,8`.
+/// The processors in the calling thread's affinity mask, which the kernel lists
+/// as in `0-3,8`. The thread's, since a mask may be set for some threads alone.
 fn allowed_processors() -> Option<Vec<usize>> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let text = fs::read_to_string("/proc/thread-self/status").ok()?;
     let list = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     let ranges = list.trim().split(',').map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -132,9 +163,20 @@ mod tests {
         assert!(!thread_ids().is_empty());
         let mut waits = Waits::of_threads_since(&thread_ids());
         assert_eq!(waits.read().len(), 1, "the calling thread alone");
+        assert!(Idle::is_known());
         let processors = allowed_processors().expect("a mask");
         assert_eq!(processors.len(), std::thread::available_parallelism().unwrap().get());
-        assert!(idle_ticks(&["cpu0".to_owned()]).is_some_and(|ticks| ticks > 0));
+        assert!(idle_ticks(&[0]).is_some_and(|ticks| ticks > 0));
+    }
+
+    #[test]
+    fn a_processor_whose_own_thread_rests_is_not_free() {
+        let mut idle = Idle::new();
+        let start = Instant::now();
+        assert_eq!(idle.poll(start), None);
+        idle.rested(1000, IDLE_INTERVAL);
+        let count = idle.poll(start + IDLE_INTERVAL).expect("the interval is over");
+        assert!(count < 0.0, "{count}: more threads rested than there are processors");
     }
 
     #[test]

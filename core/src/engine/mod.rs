@@ -36,6 +36,7 @@ mod sharing;
 mod threads;
 mod ticket;
 pub(crate) mod totals;
+mod trials;
 mod weights;
 mod worker;
 

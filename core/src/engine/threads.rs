@@ -40,6 +40,13 @@ impl Governor {
         self.now
     }
 
+    /// From now on at most so many, since the process may use no more
+    /// processors; at least one.
+    pub(crate) fn limit(&mut self, most: usize) {
+        self.most = most.max(1);
+        self.now = self.now.min(self.most);
+    }
+
     /// Whether idle processors would be of use.
     pub(crate) fn wants_more(&self) -> bool {
         self.now < self.most
@@ -64,7 +71,7 @@ impl Governor {
     /// So many processors stood idle over the last while.
     pub(crate) fn observe_idle(&mut self, processors: f64) {
         // 1.9 idle processors are two that did next to nothing.
-        let more = (processors + 1.0 - IDLE) as usize;
+        let more = (processors + 1.0 - IDLE).max(0.0) as usize;
         self.now = (self.now + more).min(self.most);
     }
 }
@@ -126,5 +133,20 @@ mod tests {
         governor.observe_idle(9.0);
         assert_eq!(governor.threads(), 4);
         assert!(!governor.wants_more());
+    }
+    #[test]
+    fn a_lower_limit_holds_at_once_and_a_higher_one_when_processors_are_idle() {
+        let mut governor = Governor::new(4);
+        governor.limit(2);
+        assert_eq!(governor.threads(), 2);
+        governor.observe_idle(4.0);
+        assert_eq!(governor.threads(), 2);
+        governor.limit(0);
+        assert_eq!(governor.threads(), 1);
+        governor.limit(4);
+        assert_eq!(governor.threads(), 1);
+        assert!(governor.wants_more());
+        governor.observe_idle(3.0);
+        assert_eq!(governor.threads(), 4);
     }
 }

@@ -242,7 +242,7 @@ impl Worker {
                 if rows.iter().sum::<usize>() == 1 {
                     self.curve.observe(self.batch.len(), elapsed);
                 }
-                self.adapt_threads(elapsed);
+                self.adapt_threads(Some(self.batch.len()), elapsed);
                 self.shared.metrics.steps.fetch_add(1, Relaxed);
                 self.shared.metrics.step_time.observe(elapsed);
                 self.take_results(rows, &outputs);
@@ -253,10 +253,10 @@ impl Worker {
         }
     }
 
-    /// The threads have computed for `elapsed`: what the kernel tells of them
-    /// says how many the next step uses.
-    pub(super) fn adapt_threads(&mut self, elapsed: Duration) {
-        if let Some(threads) = self.pace.adapt(&mut self.context, elapsed) {
+    /// The threads have computed for `elapsed`, which says how many the next
+    /// step uses; `n_rows` in a whole step, `None` in a piece of one.
+    pub(super) fn adapt_threads(&mut self, n_rows: Option<usize>, elapsed: Duration) {
+        if let Some(threads) = self.pace.adapt(&mut self.context, n_rows, elapsed) {
             self.shared.metrics.threads.store(threads, Relaxed);
         }
     }

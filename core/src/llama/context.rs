@@ -209,10 +209,24 @@ impl Context {
     }
 
     /// Uses `n` threads from the next decode on; at most those of the pool.
+    ///
+    /// A single one does without the pool. Each graph wakes all threads of a
+    /// pool, also those that it has no work for, and these spin for
+    /// milliseconds before they sleep again: on processors that the number was
+    /// lowered for.
     pub(crate) fn set_threads(&mut self, n: usize) {
         let n = i32::try_from(n).unwrap_or(1).max(1);
         // SAFETY: the context is live; ggml uses at most the pool's threads.
         unsafe { sys::llama_set_n_threads(self.context.as_ptr(), n, n) };
+        if n == 1 {
+            // SAFETY: the context is live. Its next graph puts the pool to
+            // sleep; that is live until after the context.
+            unsafe { sys::llama_detach_threadpool(self.context.as_ptr()) };
+        } else {
+            let pool = self.pool.as_ptr();
+            // SAFETY: both are live; `Drop` detaches the pool before it is freed.
+            unsafe { sys::llama_attach_threadpool(self.context.as_ptr(), pool, pool) };
+        }
     }
 
     /// Evaluates the rows of `batch`.

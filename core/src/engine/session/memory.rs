@@ -113,7 +113,7 @@ impl Memory {
         *self.stop.borrow_mut() = None;
         match result {
             Ok(()) => {
-                self.pace.adapt(&mut self.context, started.elapsed());
+                self.pace.adapt(&mut self.context, Some(chunk.len()), started.elapsed());
                 for row in chunk {
                     row.seq_ids.iter().for_each(|&id| self.history.mark_evaluated(id, row.position + 1));
                 }
