@@ -10,6 +10,7 @@
 mod admission;
 mod bell;
 mod cpu_load;
+mod curve;
 mod drafting;
 mod handle;
 mod hold_back;
