@@ -170,6 +170,7 @@ pub(super) fn new_context(
     let params = ContextParams {
         n_ctx,
         n_batch,
+        n_rows_at_once: if options.deterministic { model.header().rows_at_once() } else { n_batch },
         n_seq_max: max_concurrent,
         // One row of each sequence asks for logits, or a lone one's draft.
         n_outputs_max: max_concurrent.max(if options.prompt_lookup { curve::MAX_ROWS } else { 1 }),

@@ -48,10 +48,10 @@ const NEAR_BONUS: usize = 2;
 const WORTH: f64 = 1.1;
 
 /// Plain steps that drafts may lose before any was right,
-const CREDIT: f64 = 1.75;
+const CREDIT: f64 = 2.0;
 
 /// and for each token more.
-const CREDIT_PER_TOKEN: f64 = 0.01;
+const CREDIT_PER_TOKEN: f64 = 0.0075;
 
 /// A guess at the next token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
