@@ -49,7 +49,7 @@ fn greedy(n: usize) -> StreamConfig {
 }
 
 async fn prefill(model: &AsyncModel, round: usize) -> Result<f64, MullamaError> {
-    let prompt: String = (0..350).map(|n| format!(" {}", (n * 37 + round) % 90 + 10)).collect();
+    let prompt: String = (0..220).map(|n| format!(" {}", (n * 37 + round) % 90 + 10)).collect();
     let answer = model.generate_with(&prompt, greedy(1)).await?;
     Ok(answer.usage.prompt_tokens as f64 / answer.timings.time_to_first_token.as_secs_f64())
 }

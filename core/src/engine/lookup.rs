@@ -8,7 +8,7 @@
 //!
 //! How often guesses are right is learned without drafts too, from what plain
 //! decode draws, so texts that do not repeat pay nothing. What drafts may lose
-//! in all is bounded: each draws on an account that right guesses fill.
+//! in all is bounded, whatever the text.
 //!
 //! [`Curve`]: super::curve::Curve
 
@@ -47,11 +47,11 @@ const NEAR_BONUS: usize = 2;
 /// How much quicker a draft must promise to be.
 const WORTH: f64 = 1.1;
 
-/// Plain steps that drafts may lose before any was right,
-const CREDIT: f64 = 2.0;
+/// Plain steps that all drafts of a text may lose,
+const MAY_LOSE: f64 = 2.0;
 
-/// and for each token more.
-const CREDIT_PER_TOKEN: f64 = 0.0075;
+/// and what they may lose of a long text.
+const MAY_LOSE_SHARE: f64 = 0.025;
 
 /// A guess at the next token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +76,10 @@ pub(super) struct Lookup {
     lost: Option<usize>,
     /// Guessed tokens of the step that were not drawn yet.
     n_drafted: usize,
-    /// Plain steps that drafts may lose.
-    account: f64,
+    /// Tokens that were drawn.
+    n_drawn: usize,
+    /// Plain steps that drafts took more than they saved.
+    lost_steps: f64,
 }
 
 impl Default for Lookup {
@@ -89,7 +91,8 @@ impl Default for Lookup {
             guess: None,
             lost: None,
             n_drafted: 0,
-            account: CREDIT,
+            n_drawn: 0,
+            lost_steps: 0.0,
         }
     }
 }
@@ -113,7 +116,7 @@ impl Lookup {
 
     /// The token after `known` was drawn: whether the guess was right counts.
     pub(super) fn drawn(&mut self, known: &[TokenId], token: TokenId) {
-        self.account += CREDIT_PER_TOKEN;
+        self.n_drawn += 1;
         let was_drafted = self.n_drafted > 0;
         self.n_drafted = self.n_drafted.saturating_sub(1);
         let Some(Guess { place, length }) = self.guess.take() else {
@@ -127,7 +130,7 @@ impl Lookup {
         self.lost = Some(place + 1);
         if is_right {
             if was_drafted {
-                self.account += 1.0;
+                self.lost_steps -= 1.0;
             }
             // Within a draft the same match goes on.
             if place + 1 < known.len() {
@@ -141,6 +144,7 @@ impl Lookup {
     pub(super) fn draft(&mut self, tokens: &[TokenId], curve: &Curve, most: usize, draft: &mut Vec<TokenId>) {
         draft.clear();
         let Some(Guess { place, length }) = self.guess else { return };
+        let may_lose = MAY_LOSE.max(MAY_LOSE_SHARE * self.n_drawn as f64) - self.lost_steps;
         let (mut best, mut loss) = (WORTH, 0.0);
         // The mean number of tokens: those before the first wrong one, and the
         // one that is drawn in its place.
@@ -149,13 +153,13 @@ impl Lookup {
             mean += chance;
             chance *= self.right(length + n);
             let Some(cost) = curve.cost(n + 1) else { continue };
-            if mean / cost > best && cost - 1.0 <= self.account {
+            if mean / cost > best && cost - 1.0 <= may_lose {
                 best = mean / cost;
                 loss = cost - 1.0;
                 self.n_drafted = n;
             }
         }
-        self.account -= loss;
+        self.lost_steps += loss;
         // What reaches the end of the tokens goes on with what it guessed: it
         // is a text that repeats itself over and over.
         draft.extend(tokens[place..].iter().cycle().take(self.n_drafted));
