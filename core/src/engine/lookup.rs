@@ -225,10 +225,9 @@ mod tests {
     fn curve() -> Curve {
         let mut curve = Curve::default();
         curve.observe(1, STEP);
-        curve.observe(4, STEP * 2);
-        curve.observe(6, STEP * 3);
-        curve.observe(8, STEP * 3);
-        curve.observe(16, STEP * 5);
+        for _ in 0..30 {
+            [(4, 2), (6, 3), (8, 3), (16, 5)].iter().for_each(|&(rows, cost)| curve.observe(rows, STEP * cost));
+        }
         curve
     }
 
@@ -352,6 +351,15 @@ mod tests {
             [4, 6, 8, 16].iter().for_each(|&rows| curve.observe(rows, STEP * u32::try_from(rows).unwrap()));
         }
         assert!(draft(&mut learned(&text, 200), &text, &curve, 100).is_empty());
+    }
+
+    #[test]
+    fn one_slow_draft_does_not_end_all() {
+        let text: Vec<TokenId> = (0..200).chain(0..150).collect();
+        let mut curve = Curve::default();
+        curve.observe(1, STEP);
+        curve.observe(4, STEP * 5);
+        assert!(!draft(&mut learned(&text, 200), &text, &curve, 100).is_empty());
     }
 
     #[test]
