@@ -20,6 +20,7 @@ pub fn greedy(path: &Path, prompts: &[&str], n: usize) -> Result<Vec<Vec<TokenId
     let context_params = ContextParams {
         n_ctx: options.context_size,
         n_batch: options.batch_size,
+        n_rows_at_once: usize::MAX,
         n_seq_max: 1,
         n_outputs_max: 1,
         n_threads: options.effective_threads(),

@@ -2,7 +2,7 @@
 //! were wrong. What is guessed, and whether, is `lookup`'s. Part of
 //! [`Worker`], on the engine's thread.
 
-use super::{lookup::MAX_ROWS, worker::Worker};
+use super::{curve::MAX_ROWS, worker::Worker};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Worker {

@@ -2,10 +2,9 @@
 //! and then serves. Also makes the contexts that a pool of another size needs.
 
 use super::{
-    Engine, Shared,
+    Engine, Shared, curve,
     inbox::Inbox,
     latch::Latch,
-    lookup,
     metrics::Metrics,
     pace::{self, Pace},
     registry, weights,
@@ -171,9 +170,10 @@ pub(super) fn new_context(
     let params = ContextParams {
         n_ctx,
         n_batch,
+        n_rows_at_once: if options.deterministic { model.header().rows_at_once() } else { n_batch },
         n_seq_max: max_concurrent,
         // One row of each sequence asks for logits, or a lone one's draft.
-        n_outputs_max: max_concurrent.max(if options.prompt_lookup { lookup::MAX_ROWS } else { 1 }),
+        n_outputs_max: max_concurrent.max(if options.prompt_lookup { curve::MAX_ROWS } else { 1 }),
         n_threads: limits.threads,
         flash_attention: options.flash_attention,
         type_k: options.kv_type_k,

@@ -11,6 +11,7 @@ mod admission;
 mod aside;
 mod bell;
 mod cpu_load;
+mod curve;
 mod drafting;
 mod handle;
 mod hold_back;

@@ -2,9 +2,10 @@
 //! far its memory has come. Owned by the engine's thread.
 
 use super::{
+    curve::Curve,
     hold_back::HoldBack,
     lease::Hold,
-    lookup::{Curve, Lookup},
+    lookup::Lookup,
     request::{Producer, Request},
     sampler::{self, Sampler},
     ticket::Ticket,
@@ -144,7 +145,7 @@ impl Sequence {
         let Some(lookup) = &mut self.lookup else { return };
         lookup.update(&self.tokens);
         // One token is drawn anyway.
-        draft.extend_from_slice(&self.tokens[lookup.draft(&self.tokens, curve, left.saturating_sub(1))]);
+        lookup.draft(&self.tokens, curve, left.saturating_sub(1), draft);
     }
 
     /// Tokens that are not evaluated yet; at least 1 while the sequence runs.

@@ -14,8 +14,8 @@
 use super::{
     Shared,
     aside::Aside,
+    curve::{Curve, MAX_ROWS},
     loading::prefix_cache_budget,
-    lookup::{Curve, MAX_ROWS},
     pace::Pace,
     prefix_cache::{PrefixCache, Shape},
     request::Request,
@@ -297,10 +297,11 @@ impl Worker {
                 if self.draft.get(offset) != Some(&sequence.last_token()) {
                     break;
                 }
-                self.shared.metrics.accepted_tokens.fetch_add(1, Relaxed);
+                // The guess was right, but its row is not drawn from.
                 if sequence.ticket.is_full() {
                     break;
                 }
+                self.shared.metrics.accepted_tokens.fetch_add(1, Relaxed);
                 sequence.evaluated(1);
             }
         }

@@ -28,6 +28,9 @@ pub(crate) struct ContextParams {
     pub(crate) n_ctx: usize,
     /// Most rows of one decode; at least `n_seq_max`.
     pub(crate) n_batch: usize,
+    /// Most rows that are computed together; a batch of more is computed in
+    /// parts.
+    pub(crate) n_rows_at_once: usize,
     pub(crate) n_seq_max: usize,
     /// Most rows of one decode that ask for logits. A row of a vocabulary is
     /// kept for each, so this is worth keeping low; `n_seq_max` is the least.
@@ -113,7 +116,7 @@ impl Context {
         let mut raw = unsafe { sys::llama_context_default_params() };
         raw.n_ctx = size(params.n_ctx)?;
         raw.n_batch = size(params.n_batch)?;
-        raw.n_ubatch = size(params.n_batch)?;
+        raw.n_ubatch = size(params.n_batch.min(params.n_rows_at_once))?;
         // SAFETY: the model is live.
         let window = unsafe { sys::llama_model_n_swa(model.as_ptr()) };
         // A sequence with cells of its own has none that another could use.

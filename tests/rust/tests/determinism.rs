@@ -1,11 +1,16 @@
 //! Under `deterministic` a request gives what it gives alone, whatever runs
-//! beside it: random schedules against the lone run.
+//! beside it: random schedules against the lone run, for all kinds of kernels
+//! that quantized matrices have.
 
 use futures_util::future::join_all;
-use mullama::{AsyncModel, Generation, ModelOptions, MullamaError, StreamConfig};
-use mullama_test_support::{TinyModel, model::demo_model_path};
-use mullama_tests::{options, run};
-use std::{thread, time::Duration};
+use mullama::{AsyncModel, Generation, ModelOptions, ModelPool, MullamaError, StreamConfig};
+use mullama_test_support::{Quant, TinyModel, model::demo_model_path};
+use mullama_tests::{Tiny, load, options, run};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
 
 /// A small generator of numbers, so that a schedule can be repeated.
 struct Numbers(u64);
@@ -20,6 +25,15 @@ impl Numbers {
 
 fn deterministic() -> ModelOptions {
     ModelOptions { deterministic: true, batch_size: 96, threads: 2, ..options() }
+}
+
+/// A tiny model whose matrices are quantized, the last one in another way.
+fn quantized(quant: Quant, output: Quant) -> TinyModel {
+    TinyModel::llama().seed(3).n_embd(256).n_head(4, 2).n_ff(512).quantized(quant, output)
+}
+
+async fn tiny(options: ModelOptions) -> Tiny {
+    load(quantized(Quant::Q4K, Quant::Q6K), options).await
 }
 
 #[derive(Clone)]
@@ -45,9 +59,14 @@ fn cases(numbers: &mut Numbers, n: usize, longest: u64) -> Vec<Case> {
         .collect()
 }
 
+/// Says where they part, not all that they have.
+#[track_caller]
 fn assert_same(alone: &Generation, beside: &Generation, seed: u64) {
     assert_eq!(alone.tokens, beside.tokens, "of schedule {seed}");
-    assert_eq!(alone.logprobs, beside.logprobs, "of schedule {seed}");
+    let (alone, beside) = (alone.logprobs.iter().flatten(), beside.logprobs.iter().flatten());
+    if let Some((place, (alone, beside))) = alone.zip(beside).enumerate().find(|(_, (alone, beside))| alone != beside) {
+        panic!("of schedule {seed} at {place}: {} alone, {} beside others", alone.logprob, beside.logprob);
+    }
 }
 
 /// Runs every case alone, then all of them in a random schedule with
@@ -81,6 +100,124 @@ fn neighbours_change_nothing_of_a_real_model() {
         let options = ModelOptions { max_concurrent: 4, context_size: 1024, ..deterministic() };
         let model = AsyncModel::load_with(demo_model_path(), options).await.unwrap();
         holds(&model, 1, 6, 150).await;
+    });
+}
+
+#[test]
+fn neighbours_change_nothing_whatever_the_quantization() {
+    let outputs = Quant::ALL.iter().cycle().skip(1);
+    for (seed, ((_, quant), (_, output))) in Quant::ALL.iter().zip(outputs).enumerate() {
+        run(async {
+            for (quant, output) in [(*quant, *quant), (*quant, *output)] {
+                let options = ModelOptions { max_concurrent: 5, ..deterministic() };
+                let tiny = load(quantized(quant, output), options).await;
+                holds(&tiny.model, seed as u64, 14, 150).await;
+                assert!(tiny.model.metrics().cached_tokens > 0, "{quant:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn what_was_kept_gives_exactly_what_computing_it_gives() {
+    run(async {
+        for seed in 0..4 {
+            let mut numbers = Numbers(seed);
+            let (keeps, fresh) = tokio::join!(
+                tiny(deterministic()),
+                tiny(ModelOptions { prefix_cache_bytes: Some(0), ..deterministic() })
+            );
+            for case in cases(&mut numbers, 8, 120) {
+                let all = case.prompt.len();
+                for end in [all, all, all / 2, all - 1, 1 + numbers.below(all as u64) as usize] {
+                    let prompt = &case.prompt[..end.max(1)];
+                    let kept = keeps.model.generate_with(prompt, case.config.clone()).await.unwrap();
+                    let computed = fresh.model.generate_with(prompt, case.config.clone()).await.unwrap();
+                    assert_same(&computed, &kept, seed);
+                    assert_eq!(computed.usage.cached_tokens, 0);
+                }
+            }
+            assert!(keeps.model.metrics().cached_tokens > 100);
+        }
+    });
+}
+
+#[test]
+fn a_beginning_that_is_shared_while_it_is_computed_changes_nothing() {
+    run(async {
+        let tiny = tiny(ModelOptions { max_concurrent: 6, prefix_cache_bytes: Some(0), ..deterministic() }).await;
+        let mut numbers = Numbers(11);
+        let start: String = (0..200).map(|_| format!("w{} ", numbers.below(50))).collect();
+        let mut cases = cases(&mut numbers, 6, 20);
+        cases.iter_mut().for_each(|case| case.prompt.insert_str(0, &start));
+        let mut alone = Vec::new();
+        for case in &cases {
+            alone.push(tiny.model.generate_with(&case.prompt, case.config.clone()).await.unwrap());
+        }
+        let together = cases.iter().map(|case| tiny.model.generate_with(&case.prompt, case.config.clone()));
+        for (alone, beside) in alone.iter().zip(join_all(together).await) {
+            assert_same(alone, &beside.unwrap(), 11);
+        }
+        assert!(tiny.model.metrics().cached_tokens > 0, "nothing was shared");
+    });
+}
+
+#[test]
+fn a_pool_that_changes_its_size_meanwhile_changes_nothing() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tiny.gguf");
+        quantized(Quant::Q8_0, Quant::Q6K).write_to(&path).unwrap();
+        let pool =
+            ModelPool::with_options(&path, ModelOptions { context_size: 512, ..deterministic() }, 2).await.unwrap();
+        let cases = cases(&mut Numbers(21), 12, 100);
+        let mut alone = Vec::new();
+        for case in &cases {
+            let lease = pool.acquire().await.unwrap();
+            alone.push(lease.generate_with(&case.prompt, case.config.clone().max_tokens(40)).await.unwrap());
+        }
+        let resized = async {
+            for size in [5, 1, 4, 2, 6, 3] {
+                pool.resize(size).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+        };
+        let together = join_all(cases.iter().map(async |case| {
+            let lease = pool.acquire().await.unwrap();
+            lease.generate_with(&case.prompt, case.config.clone().max_tokens(40)).await.unwrap()
+        }));
+        let (together, ()) = tokio::join!(together, resized);
+        alone.iter().zip(&together).for_each(|(alone, beside)| assert_same(alone, beside, 21));
+    });
+}
+
+#[test]
+fn a_busy_machine_changes_nothing() {
+    run(async {
+        let tiny = tiny(ModelOptions { max_concurrent: 4, ..deterministic() }).await;
+        let cases = cases(&mut Numbers(31), 6, 100);
+        let ask = async || {
+            let all =
+                cases.iter().map(|case| tiny.model.generate_with(&case.prompt, case.config.clone().max_tokens(60)));
+            join_all(all).await.into_iter().map(Result::unwrap).collect::<Vec<_>>()
+        };
+        let quiet = ask().await;
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // As many as there are processors: threads are given up, and taken
+            // back while they rest.
+            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while !is_over.load(Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            let busy = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(ask()));
+            is_over.store(true, Relaxed);
+            quiet.iter().zip(&busy).for_each(|(quiet, busy)| assert_same(quiet, busy, 31));
+        });
+        quiet.iter().zip(&ask().await).for_each(|(quiet, after)| assert_same(quiet, after, 31));
     });
 }
 

@@ -1,5 +1,6 @@
 //! A small writer of GGUF files, version 3, that can be told to lie.
 
+use crate::quantize::Quant;
 use std::io;
 use std::path::Path;
 
@@ -96,6 +97,18 @@ impl Tensor {
             claimed_offset: None,
             data: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         }
+    }
+
+    /// The values of a tensor of 32-bit floats.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        self.data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect()
+    }
+
+    /// Makes a tensor of 32-bit floats one of another type.
+    pub(crate) fn quantize(&mut self, quant: Quant) {
+        assert_eq!(self.dims[0] % quant.block() as u64, 0, "the rows of '{}' have no whole blocks", self.name);
+        self.data = quant.encode(&self.values());
+        self.kind = quant.kind();
     }
 }
 

@@ -11,9 +11,11 @@ pub mod gguf;
 pub mod lora;
 pub mod model;
 pub mod mutate;
+mod quantize;
 mod rng;
 mod tiny;
 pub mod vocab;
 
 pub use corrupt::Corruption;
+pub use quantize::Quant;
 pub use tiny::{Kind, TinyModel};

@@ -1,6 +1,7 @@
 //! Builders of tiny models with random weights.
 
 use crate::gguf::{File, Tensor};
+use crate::quantize::Quant;
 use crate::rng::Rng;
 use crate::vocab;
 use std::io;
@@ -57,6 +58,7 @@ pub struct TinyModel {
     n_window: u32,
     chat_template: Option<String>,
     token_bias: Vec<(i32, f32)>,
+    quants: Option<(Quant, Quant)>,
 }
 
 /// About what a hidden state's first element is after the last norm. See
@@ -80,6 +82,7 @@ impl TinyModel {
             n_window: 64,
             chat_template: Some(vocab::CHAT_TEMPLATE.to_owned()),
             token_bias: Vec::new(),
+            quants: None,
         }
     }
 
@@ -174,6 +177,14 @@ impl TinyModel {
         self
     }
 
+    /// Quantizes all matrices, the last one with `output`. Rows must have
+    /// whole blocks of both.
+    #[must_use]
+    pub fn quantized(mut self, quant: Quant, output: Quant) -> Self {
+        self.quants = Some((quant, output));
+        self
+    }
+
     /// Builds the model and writes it.
     ///
     /// # Errors
@@ -224,6 +235,11 @@ impl TinyModel {
             file.set("tokenizer.chat_template", template.as_str());
         }
         self.add_tensors(&mut file);
+        if let Some((quant, output)) = self.quants {
+            for tensor in file.tensors.iter_mut().filter(|tensor| tensor.dims.len() > 1) {
+                tensor.quantize(if tensor.name == "output.weight" { output } else { quant });
+            }
+        }
         file
     }
 
@@ -382,8 +398,7 @@ impl Weights<'_> {
     }
 
     fn values_of(&self, name: &str) -> Vec<f32> {
-        let tensor = self.file.tensors.iter().find(|tensor| tensor.name == name).expect("it was added before");
-        tensor.data.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect()
+        self.file.tensors.iter().find(|tensor| tensor.name == name).expect("it was added before").values()
     }
 }
 

@@ -239,6 +239,7 @@ fn open(model: Arc<Model>, options: &Resolved, shared: &Arc<Shared>) -> Result<W
     let params = ContextParams {
         n_ctx: options.context_size,
         n_batch: options.batch_size,
+        n_rows_at_once: usize::MAX,
         n_seq_max: options.max_sequences,
         n_outputs_max: MAX_OUTPUTS.min(options.batch_size),
         n_threads: options.threads,

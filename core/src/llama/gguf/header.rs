@@ -91,6 +91,13 @@ impl Header {
         }
     }
 
+    /// Most rows that ggml may compute together for each to be what it is
+    /// alone. From 8 rows on it multiplies matrices of K-quants and the like in
+    /// tiles, which sum in another order.
+    pub(crate) fn rows_at_once(&self) -> usize {
+        if self.repacks_evenly { usize::MAX } else { 7 }
+    }
+
     /// Bytes of KV cache that one token takes, over all layers. Layers with a
     /// sliding window count as the others, since a context keeps all of their
     /// tokens too (`swa_full`); the states of recurrent layers, which do not
