@@ -6,6 +6,7 @@ use mullama_test_support::TinyModel;
 use mullama_tests::{exactly, options, run, tiny};
 use std::{
     fs,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,6 +14,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use tempfile::TempDir;
 
 /// As a test's own limit; a hang is what it catches.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -41,9 +43,7 @@ fn a_second_load_takes_the_weights_that_are_there() {
 #[test]
 fn of_loads_at_once_one_loads() {
     run(async {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tiny.gguf");
-        TinyModel::llama().seed(3).n_layer(4).write_to(&path).unwrap();
+        let (_dir, path) = file();
         let loads = (0..6).map(|_| AsyncModel::load_with(&path, options()));
         let models: Vec<_> = join_all(loads).await.into_iter().map(Result::unwrap).collect();
         let n_loaded = models.iter().filter(|model| !model.metrics().weights_shared).count();
@@ -56,9 +56,7 @@ fn of_loads_at_once_one_loads() {
 #[test]
 fn a_load_that_stops_leaves_its_turn_to_who_waits() {
     run(async {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tiny.gguf");
-        TinyModel::llama().seed(3).write_to(&path).unwrap();
+        let (_dir, path) = file();
         let (n_first, n_second) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let first = {
             let (n_first, n_second) = (n_first.clone(), n_second.clone());
@@ -82,9 +80,7 @@ fn a_load_that_stops_leaves_its_turn_to_who_waits() {
 #[test]
 fn a_wait_for_anothers_load_can_be_given_up() {
     run(async {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tiny.gguf");
-        TinyModel::llama().seed(3).write_to(&path).unwrap();
+        let (_dir, path) = file();
         let (n_first, n_second) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let first = {
             let (n_first, n_second) = (n_first.clone(), n_second.clone());
@@ -127,6 +123,14 @@ fn a_load_tells_its_time_and_memory() {
         assert!(metrics.cache_size_bytes > 0);
         assert_eq!(metrics.cache_size_bytes % (1024 * 4), 0, "four requests of 1,024 tokens");
     });
+}
+
+/// A model's file, and its directory, which lives as long.
+fn file() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tiny.gguf");
+    TinyModel::llama().seed(3).n_layer(4).write_to(&path).unwrap();
+    (dir, path)
 }
 
 /// Waits until a count is at least `n`.
