@@ -14,6 +14,7 @@
 #   MULLAMA_CACHE       the cache; default ~/.cache/mullama
 #   CARGO_TARGET_DIR    compiled code; default $MULLAMA_CACHE/target
 #   MULLAMA_TEST_MODEL  another GGUF file for the demo, the tests and the bench
+#   QUICK=1, MODEL, PROMPTS and more of the benchmarks: bench/README.md
 
 SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -144,10 +145,26 @@ test: ## run the linters and all tests
 	@$(MAKE) docs
 	$(SAY) "all tests passed"
 
+# With a model of the user's in MODEL the test model isn't needed.
+BENCH = MULLAMA_TEST_MODEL=$(if $(MODEL),'$(MODEL)',$$($(PYTHON) scripts/fetch_model.py)) && \
+	export MULLAMA_TEST_MODEL && $(TOOLS) $(VENV_PYTHON) -m
+
 .PHONY: bench
-bench: python node ## run the benchmarks (bench/README.md)
-	@MULLAMA_TEST_MODEL=$$($(PYTHON) scripts/fetch_model.py) && export MULLAMA_TEST_MODEL && \
-	$(TOOLS) $(VENV_PYTHON) bench/run.py
+bench: python node ## run the benchmarks; QUICK=1 for a short run (bench/README.md)
+	@$(CARGO) build --release --package mullama-bench --bins $(VERBOSE)
+	@$(BENCH) bench
+
+.PHONY: bench-quick
+bench-quick: ## the same with QUICK=1: a part of them in under 3 minutes
+	@QUICK=1 $(MAKE) bench
+
+.PHONY: bench-tools
+bench-tools: .venv/complete ## build and install what the benchmarks compare with
+	@$(BENCH) bench.tools
+
+.PHONY: bench-report
+bench-report: .venv/complete ## write the report again from the last results
+	@$(BENCH) bench render
 
 ## Parts of `make test`, one at a time: they would slow each other down.
 
@@ -193,7 +210,7 @@ lint: .venv/complete node_modules/complete $(CARGO_HACK) ## check format, lints,
 	$(SAY) "types of the Node package"
 	@node --test --test-reporter=dot tests/node/types.test.mjs tests/node/drift.test.mjs
 	$(SAY) "types of the Python package"
-	@$(VENV_PYTHON) -m mypy scripts bindings/python/build_backend bindings/python/python
+	@$(VENV_PYTHON) -m mypy scripts bench bindings/python/build_backend bindings/python/python
 	@$(VENV_PYTHON) -m pytest -q tests/python/test_typing.py
 	$(SAY) "parity of the languages"
 	@$(VENV_PYTHON) scripts/parity.py

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import mullama
+from mullama import GenerateOptions
 
 REQUESTS, CANCELLED, TOKENS, AT_ONCE = 1000, 0.3, 8, 16
 PAGE = 4096
@@ -49,8 +50,8 @@ async def main() -> None:
         memory = []
         for _ in range(REQUESTS // 100):
             prompts = chance.choices(list(sure), k=100)
-            options = {"max_tokens": TOKENS, "temperature": 0.0, "ignore_eos": True}
-            tasks = [asyncio.create_task(model.generate_with(prompt, **options)) for prompt in prompts]
+            options: GenerateOptions = {"temperature": 0.0, "ignore_eos": True}
+            tasks = [asyncio.create_task(model.generate_with(prompt, TOKENS, **options)) for prompt in prompts]
             for task in chance.sample(tasks, round(100 * CANCELLED)):
                 asyncio.get_running_loop().call_later(chance.uniform(0, 2), task.cancel)
             for prompt, result in zip(prompts, await asyncio.gather(*tasks, return_exceptions=True), strict=True):

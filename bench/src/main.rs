@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod busy;
+mod load;
 mod pool;
 
 use futures_util::{StreamExt, future::join_all};
@@ -54,10 +56,18 @@ fn exactly(n: usize) -> StreamConfig {
     StreamConfig::new().max_tokens(n).temperature(0.0).ignore_eos(true).timeout(Duration::from_secs(600))
 }
 
+const USAGE: &str = "usage: mullama-bench MODEL.gguf [throughput|gap|cancel]…
+       mullama-bench MODEL.gguf busy-1|busy-16|recovery|two-engines|leases|memory-N";
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut args = env::args().skip(1);
-    let path = args.next().ok_or("usage: mullama-bench MODEL.gguf [throughput|gap|cancel|leases|memory-N]…")?;
+    let path = args.next().ok_or(USAGE)?;
+    if path == load::SPIN {
+        // Ended by the one who started it, or, should that fail, by itself.
+        load::spin_for(Duration::from_secs(120));
+        return Ok(());
+    }
     let mut workloads: Vec<String> = args.collect();
     if workloads.is_empty() {
         workloads = ["throughput", "gap", "cancel"].map(str::to_owned).to_vec();
@@ -65,17 +75,11 @@ async fn main() -> Result<()> {
     let print = |workload: &str, result: Value| {
         println!("{}", json!({ "system": "mullama (Rust)", "workload": workload, "result": result }));
     };
-    // Those that load a model in their own way.
-    if let [workload] = workloads.as_slice() {
-        let memory_of = workload.strip_prefix("memory-");
-        if workload == "leases" || memory_of.is_some() {
-            let result = match memory_of {
-                Some(size) => pool::memory(&path, size.parse()?).await?,
-                None => pool::leases(&path).await?,
-            };
-            print(workload, result);
-            return Ok(());
-        }
+    if let [workload] = workloads.as_slice()
+        && let Some(result) = with_own_model(&path, workload).await?
+    {
+        print(workload, result);
+        return Ok(());
     }
     let options = ModelOptions { max_concurrent: 16, context_size: 8192, ..ModelOptions::default() };
     let model = AsyncModel::load_with(&path, options).await?;
@@ -91,6 +95,18 @@ async fn main() -> Result<()> {
     }
     model.close().await;
     Ok(())
+}
+
+/// The workloads that load a model in their own way; `None` for others.
+async fn with_own_model(path: &str, workload: &str) -> Result<Option<Value>> {
+    Ok(Some(match workload.split_once('-') {
+        Some(("memory", size)) => pool::memory(path, size.parse()?).await?,
+        Some(("busy", n_requests)) => busy::busy(path, n_requests.parse()?).await?,
+        _ if workload == "leases" => pool::leases(path).await?,
+        _ if workload == "recovery" => busy::recovery(path).await?,
+        _ if workload == "two-engines" => busy::two_engines(path).await?,
+        _ => return Ok(None),
+    }))
 }
 
 /// Generated tokens per second of `k` requests of 64 tokens at once, prefill

@@ -110,15 +110,36 @@ pub struct ModelOptions {
     /// Tokens that the KV cache holds over all requests; at least
     /// `context_size`. `None` (the default) is room for `max_concurrent` full
     /// requests. With less, a request may have to wait for others to end, or
-    /// give up its memory and compute it again; none fails by it.
+    /// make room for them and go on later; none fails by it.
     pub cache_size: Option<usize>,
     /// Number type of the K half of the KV cache. Default `F16`.
     pub kv_type_k: KvType,
     /// Number type of the V half of the KV cache. `Q8_0` needs flash
     /// attention. Default `F16`.
     pub kv_type_v: KvType,
+    /// Bytes of RAM for what requests have computed, so that later ones with
+    /// the same beginning need not compute it again; 0 keeps nothing. Requests
+    /// that are served at the same time share what they have in common in any
+    /// case. `None` (the default) is a quarter of the KV cache's bytes, and at
+    /// most half of the memory that is free after the load. Taken as it fills.
+    pub prefix_cache_bytes: Option<u64>,
     /// Map the file instead of reading it into memory. Default `true`.
     pub use_mmap: bool,
+    /// Whether a request gives the same tokens and log-probabilities whatever
+    /// runs beside it and however its prompt is cut into steps. Default
+    /// `false`. Each request then has memory of its own for `context_size`
+    /// tokens, attention is flash attention, keys of the default type `F16`
+    /// become `Q8_0`, and models with K-quants use kernels that are slower for
+    /// prompts. CPU only; models with a recurrent state or with matrices of
+    /// `F32`, `F16` or `BF16` are `Unsupported`.
+    /// Contexts of the model take its types and kernels, not the guarantee.
+    pub deterministic: bool,
+    /// Whether a request that is served alone guesses its next tokens from
+    /// where its last ones stood before, and evaluates several at once where
+    /// that is quicker. Default `true`. Changes no distribution, and under
+    /// `deterministic` no result. Never done beside other requests, nor for
+    /// models with a recurrent state.
+    pub prompt_lookup: bool,
     /// Progress of the load, called on the model's own thread.
     pub progress: Option<ProgressCallback>,
     /// Stops the load when it is cancelled.
@@ -140,7 +161,10 @@ impl Default for ModelOptions {
             cache_size: None,
             kv_type_k: KvType::F16,
             kv_type_v: KvType::F16,
+            prefix_cache_bytes: None,
             use_mmap: true,
+            deterministic: false,
+            prompt_lookup: true,
             progress: None,
             #[cfg(feature = "async")]
             cancellation: None,
@@ -162,7 +186,10 @@ impl fmt::Debug for ModelOptions {
             .field("cache_size", &self.cache_size)
             .field("kv_type_k", &self.kv_type_k)
             .field("kv_type_v", &self.kv_type_v)
+            .field("prefix_cache_bytes", &self.prefix_cache_bytes)
             .field("use_mmap", &self.use_mmap)
+            .field("deterministic", &self.deterministic)
+            .field("prompt_lookup", &self.prompt_lookup)
             .finish_non_exhaustive()
     }
 }
@@ -187,12 +214,53 @@ impl ModelOptions {
         if self.kv_type_v == KvType::Q8_0 && self.flash_attention == Some(false) {
             return Err(E::invalid("kv_type_v", "q8_0", "a quantized V cache needs flash_attention"));
         }
-        Ok(())
+        if self.deterministic { self.validate_deterministic() } else { Ok(()) }
+    }
+
+    /// What contradicts `deterministic`.
+    fn validate_deterministic(&self) -> Result<(), MullamaError> {
+        if self.gpu_layers != 0 {
+            return Err(E::invalid("gpu_layers", self.gpu_layers, "deterministic runs on the CPU alone; use 0"));
+        }
+        if self.flash_attention == Some(false) {
+            return Err(E::invalid("flash_attention", false, "deterministic needs it; leave it out or use true"));
+        }
+        if self.kv_type_k == KvType::F32 {
+            return Err(E::invalid("kv_type_k", "f32", "under deterministic use q8_0 or bf16, or leave it out"));
+        }
+        let all = self.context_size * self.max_concurrent;
+        match self.cache_size {
+            Some(cache_size) if cache_size < all => {
+                let reason = format!(
+                    "under deterministic each request has context_size tokens of its own: use {all} or more, leave it \
+                     out, or lower max_concurrent or context_size"
+                );
+                Err(E::invalid("cache_size", cache_size, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The options with those filled in that `deterministic` asks for.
+    ///
+    /// ggml's attention takes another path for a lone row, and for many, when
+    /// keys and values are both `F16` or both `F32`, and how it divides the
+    /// first depends on the threads. With keys of another type there is one.
+    pub(crate) fn resolved(mut self) -> Self {
+        if self.deterministic {
+            self.flash_attention = Some(true);
+            if self.kv_type_k == KvType::F16 {
+                self.kv_type_k = KvType::Q8_0;
+            }
+        }
+        self
     }
 
     /// Tokens that the KV cache holds over `max_concurrent` requests.
     pub(crate) fn cache_size_for(&self, max_concurrent: usize) -> usize {
-        self.cache_size.unwrap_or(self.context_size * max_concurrent)
+        let all = self.context_size * max_concurrent;
+        // Memory of each request's own has no use for more, nor room in less.
+        self.cache_size.filter(|_| !self.deterministic).unwrap_or(all)
     }
 
     /// The threads that decode: no more than the process may use, since one
@@ -319,6 +387,21 @@ mod tests {
         refused(ModelOptions { cache_size: Some(2047), ..d() }, "cache_size");
         let quantized = ModelOptions { kv_type_v: KvType::Q8_0, flash_attention: Some(false), ..d() };
         refused(quantized, "kv_type_v");
+    }
+
+    #[test]
+    fn what_contradicts_deterministic_is_refused_and_the_rest_is_filled_in() {
+        let d = || ModelOptions { deterministic: true, ..ModelOptions::default() };
+        refused(ModelOptions { gpu_layers: -1, ..d() }, "gpu_layers");
+        refused(ModelOptions { flash_attention: Some(false), ..d() }, "flash_attention");
+        refused(ModelOptions { kv_type_k: KvType::F32, ..d() }, "kv_type_k");
+        refused(ModelOptions { cache_size: Some(4 * 2048 - 1), ..d() }, "cache_size");
+        ModelOptions { cache_size: Some(4 * 2048), ..d() }.validate().unwrap();
+        let resolved = d().resolved();
+        assert_eq!((resolved.kv_type_k, resolved.kv_type_v), (KvType::Q8_0, KvType::F16));
+        assert_eq!(resolved.flash_attention, Some(true));
+        assert_eq!(ModelOptions { kv_type_k: KvType::Bf16, ..d() }.resolved().kv_type_k, KvType::Bf16);
+        assert_eq!(ModelOptions::default().resolved().kv_type_k, KvType::F16);
     }
 
     #[test]

@@ -52,10 +52,14 @@ pub struct EngineMetrics {
     pub failed: u64,
     /// Prompt tokens computed.
     pub prompt_tokens: u64,
-    /// Prompt tokens taken from a cache.
+    /// Prompt tokens that were not computed: another request had computed them.
     pub cached_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
+    /// Tokens that prompt lookup guessed and evaluated.
+    pub drafted_tokens: u64,
+    /// Those of them that were drawn, and so saved a step.
+    pub accepted_tokens: u64,
     /// Decode steps.
     pub steps: u64,
     /// Durations of decode steps.
@@ -67,14 +71,20 @@ pub struct EngineMetrics {
     /// Bytes of the KV cache that hold live tokens, now. Exact for models
     /// whose every layer keeps all tokens.
     pub cache_bytes: u64,
+    /// Bytes of RAM that hold what requests have computed, for later ones that
+    /// begin alike, now. At most the model's `prefix_cache_bytes`.
+    pub prefix_cache_bytes: u64,
+    /// How many times a request made room for others: its memory went to RAM,
+    /// and back when there was room again.
+    pub preemptions: u64,
     /// Bytes of the whole KV cache, whether tokens lie in it or not. Exact as
     /// `cache_bytes` is.
     pub cache_size_bytes: u64,
     /// Bytes of the weights.
     pub weights_bytes: u64,
     /// Whether the load found the weights in the process: another model has
-    /// the same file, loaded with the same `gpu_layers` and `use_mmap`. They
-    /// are in memory once then.
+    /// the same file, loaded with the same `gpu_layers`, `use_mmap` and
+    /// `deterministic`. They are in memory once then.
     pub weights_shared: bool,
     /// How long the load took.
     pub load_time: Duration,

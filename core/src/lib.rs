@@ -49,6 +49,8 @@ mod process;
 pub mod reference;
 mod scope;
 mod stream_config;
+#[doc(hidden)]
+pub mod wakes;
 
 #[cfg(feature = "async")]
 mod async_context;

@@ -15,7 +15,7 @@ use std::{path::Path, sync::Arc};
 /// Those of a load; `Generation` when a decode fails.
 pub fn greedy(path: &Path, prompts: &[&str], n: usize) -> Result<Vec<Vec<TokenId>>, MullamaError> {
     let options = ModelOptions::default();
-    let params = LoadParams { gpu_layers: 0, use_mmap: true, progress: &mut |_| true };
+    let params = LoadParams { gpu_layers: 0, use_mmap: true, deterministic: false, progress: &mut |_| true };
     let model = Arc::new(Model::load(path, params)?);
     let context_params = ContextParams {
         n_ctx: options.context_size,
@@ -26,6 +26,8 @@ pub fn greedy(path: &Path, prompts: &[&str], n: usize) -> Result<Vec<Vec<TokenId
         flash_attention: options.flash_attention,
         type_k: options.kv_type_k,
         type_v: options.kv_type_v,
+        unified: true,
+        parts: false,
     };
     let mut context = Context::new(model.clone(), &context_params)?;
     let mut batch = Batch::new(options.batch_size);

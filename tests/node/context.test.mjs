@@ -204,9 +204,8 @@ test('closing ends what runs and is idempotent', async () => {
   const error = await rejection((async () => { for await (const _ of stream); })())
   assert.equal(error.code, 'closed')
   assert.equal((await waiting).code, 'closed')
-  for (const call of [context.clear(), context.processBatch([]), context.saveState(join(folder, 'x')), context.generateStream(ids).next()]) {
-    assert.equal((await rejection(call)).code, 'closed')
-  }
+  const calls = [context.clear(), context.processBatch([]), context.saveState(join(folder, 'x')), context.generateStream(ids).next()]
+  for (const error of await Promise.all(calls.map(rejection))) assert.equal(error.code, 'closed')
 })
 
 test('closing the model closes its contexts', async () => {

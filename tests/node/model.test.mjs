@@ -130,6 +130,23 @@ test('info, metadata, isReady and metrics', async () => {
   assert.ok(later.loadTime > 0 && later.cacheSizeBytes > 0)
 })
 
+test('a prompt that begins like an earlier one is not computed from its start', async () => {
+  const keeping = await Model.load(MODEL, { contextSize: 256, maxConcurrent: 1, prefixCacheBytes: 5e7 })
+  try {
+    const rules = 'Answer in one short sentence, in English, and use no more than ten words in it. '
+    const first = await keeping.generateWith(rules + 'What is rain?', { maxTokens: 3 })
+    assert.equal(first.usage.cachedTokens, 0)
+    const second = await keeping.generateWith(rules + 'What is snow?', { maxTokens: 3 })
+    assert.ok(second.usage.cachedTokens >= 16 && second.usage.cachedTokens < second.usage.promptTokens)
+    const metrics = keeping.metrics()
+    assert.equal(metrics.cachedTokens, second.usage.cachedTokens)
+    assert.ok(metrics.prefixCacheBytes > 0 && metrics.prefixCacheBytes <= 5e7)
+    assert.equal(metrics.preemptions, 0)
+  } finally {
+    await keeping.close()
+  }
+})
+
 test('a second load of a file shares its weights', async () => {
   const second = await Model.load(MODEL, { contextSize: 64, maxConcurrent: 1 })
   try {

@@ -38,7 +38,7 @@ test('they hold the files meant, no more', async () => {
     'package/bindings/node/index.d.ts',
     'package/bindings/node/index.js',
     'package/bindings/node/index.mjs',
-    ...['context', 'errors', 'load', 'model', 'native', 'options', 'pool', 'runtime', 'signal', 'stream', 'tasks'].map(
+    ...['context', 'delivery', 'errors', 'load', 'model', 'native', 'options', 'pool', 'runtime', 'signal', 'stream', 'tasks'].map(
       (name) => `package/bindings/node/lib/${name}.js`,
     ),
     ...['context', 'errors', 'model', 'options', 'pool', 'results', 'runtime', 'tasks'].map(

@@ -121,3 +121,18 @@ async def test_two_models_at_once(model_path: str) -> None:
     async with await Model.load(model_path) as first, await Model.load(model_path) as second:
         texts = await asyncio.gather(*(model.generate("Once", 8, temperature=0) for model in (first, second)))
         assert texts[0] == texts[1]
+
+
+async def test_a_prompt_that_begins_like_an_earlier_one_is_not_computed_from_its_start(model_path: str) -> None:
+    rules = "Answer in one short sentence, in English, and use no more than ten words in it. "
+    async with await Model.load(
+        model_path, context_size=256, max_concurrent=1, prefix_cache_bytes=50_000_000
+    ) as keeping:
+        first = await keeping.generate_with(rules + "What is rain?", 3)
+        assert first.usage.cached_tokens == 0
+        second = await keeping.generate_with(rules + "What is snow?", 3)
+        assert 16 <= second.usage.cached_tokens < second.usage.prompt_tokens
+        metrics = keeping.metrics()
+        assert metrics.cached_tokens == second.usage.cached_tokens
+        assert 0 < metrics.prefix_cache_bytes <= 50_000_000
+        assert metrics.preemptions == 0

@@ -6,6 +6,7 @@
 const { existsSync } = require('node:fs')
 const { join } = require('node:path')
 const { isMainThread } = require('node:worker_threads')
+const { attach } = require('./delivery.js')
 const { MullamaError, fromNative } = require('./errors.js')
 
 function load() {
@@ -39,6 +40,7 @@ function open(path, name) {
   } catch (error) {
     throw fromNative(error)
   }
+  attach(native)
   // `process.exit` runs no clean-up hook, and threads that still compute while
   // the process takes its memory down would crash it.
   if (isMainThread) process.on('exit', () => native.closeAll())

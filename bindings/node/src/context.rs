@@ -45,6 +45,7 @@ impl Context {
     #[napi(catch_unwind)]
     pub fn generate_stream<'env>(
         &self,
+        env: &'env Env,
         tokens: Unknown<'env>,
         options: Object<'env>,
         cancel: &Cancel,
@@ -54,7 +55,7 @@ impl Context {
         let mut context = self.inner.share();
         let start = async move { context.generate_stream_with(&tokens, config).await };
         let start = Begun::new(start).map_err(|error| to_js(&error))?;
-        Stream::start(cancel.token.clone(), start.finish()).map_err(|error| to_js(&error))
+        Stream::start(env, cancel.token.clone(), start.finish())
     }
 
     #[napi(catch_unwind)]

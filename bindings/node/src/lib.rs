@@ -24,6 +24,7 @@ mod error;
 mod facts;
 mod given;
 mod lease;
+mod mailbox;
 mod model;
 mod options;
 mod pool;

@@ -72,6 +72,7 @@ impl Model {
     #[napi(catch_unwind)]
     pub fn generate_stream<'env>(
         &self,
+        env: &'env Env,
         prompt: Unknown<'env>,
         options: Object<'env>,
         cancel: &Cancel,
@@ -80,7 +81,7 @@ impl Model {
         let config = options::stream_config(&options).map_err(|error| refused(&error))?;
         let model = self.inner.hold().map_err(|error| to_js(&error))?;
         let start = async move { model.generate_stream(&prompt, config).await };
-        Stream::start(cancel.token.clone(), start).map_err(|error| to_js(&error))
+        Stream::start(env, cancel.token.clone(), start)
     }
 
     #[napi(catch_unwind)]

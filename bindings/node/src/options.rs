@@ -24,7 +24,10 @@ const MODEL: &[Setter<ModelOptions>] = &[
     ("cacheSize", |o, v| v.integer().map(|n| o.cache_size = Some(n))),
     ("kvTypeK", |o, v| v.kv_type().map(|kind| o.kv_type_k = kind)),
     ("kvTypeV", |o, v| v.kv_type().map(|kind| o.kv_type_v = kind)),
+    ("prefixCacheBytes", |o, v| v.integer().map(|n| o.prefix_cache_bytes = Some(n))),
     ("useMmap", |o, v| v.boolean().map(|b| o.use_mmap = b)),
+    ("deterministic", |o, v| v.boolean().map(|b| o.deterministic = b)),
+    ("promptLookup", |o, v| v.boolean().map(|b| o.prompt_lookup = b)),
 ];
 
 const STREAM: &[Setter<StreamConfig>] = &[

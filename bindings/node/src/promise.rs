@@ -1,23 +1,28 @@
 //! Promises that a task of the shared runtime settles.
 //!
 //! napi's own futures run on a runtime of napi's, unless an add-on registers
-//! one through an `unsafe` trait. A deferred settled by our own task needs
-//! neither: one runtime, no `unsafe`, and it survives environments that end.
+//! one through an `unsafe` trait, and each promise of theirs wakes the event
+//! loop by itself. Our own tasks post their outcomes to the environment's
+//! mailbox: one runtime, no `unsafe`, one wake for all that is ready, and it
+//! survives environments that end.
 
-use crate::{cancel::Cancel, environment, error::to_js};
+use crate::{
+    cancel::Cancel,
+    environment::{self, Environment},
+    error::to_js,
+    mailbox::{Key, Mailbox, Value},
+};
 use futures_util::FutureExt;
 use mullama::{MullamaError, MullamaRuntime};
-use napi::{JsDeferred, bindgen_prelude::*};
+use napi::bindgen_prelude::*;
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 use tokio_util::sync::CancellationToken;
-
-/// Makes the JavaScript value, on the environment's thread.
-type Resolver<T> = Box<dyn FnOnce(Env) -> Result<T> + Send>;
 
 /// Runs `work` on the shared runtime; its result settles the promise returned.
 ///
@@ -32,9 +37,9 @@ where
 {
     let runtime = shared()?;
     let work = runtime.counted(outcome(token(env, cancel)?, work));
-    let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
+    let (settle, promise) = Settle::new(env)?;
     // Not `runtime.spawn`: the work counts as ended when the promise is settled.
-    runtime.tokio().spawn(async move { settle(deferred, work.await.unwrap_or(Err(MullamaError::Cancelled))) });
+    runtime.tokio().spawn(async move { settle.with(work.await.unwrap_or(Err(MullamaError::Cancelled))) });
     Ok(promise)
 }
 
@@ -47,8 +52,8 @@ where
 {
     let runtime = shared()?;
     let work = outcome(token(env, cancel)?, work);
-    let (deferred, promise) = env.create_deferred::<T, Resolver<T>>()?;
-    runtime.tokio().spawn(async move { settle(deferred, work.await) });
+    let (settle, promise) = Settle::new(env)?;
+    runtime.tokio().spawn(async move { settle.with(work.await) });
     Ok(promise)
 }
 
@@ -72,13 +77,25 @@ where
     }
 }
 
-fn settle<T>(deferred: JsDeferred<T, Resolver<T>>, outcome: std::result::Result<T, MullamaError>)
-where
-    T: ToNapiValue + Send + 'static,
-{
-    match outcome {
-        Ok(value) => deferred.resolve(Box::new(move |_| Ok(value))),
-        Err(error) => deferred.reject(to_js(&error)),
+/// What settles a promise.
+struct Settle {
+    mailbox: Arc<Mailbox>,
+    key: Key,
+}
+
+impl Settle {
+    fn new(env: &Env) -> Result<(Self, Object<'_>)> {
+        let environment = Environment::of(env)?;
+        let (key, promise) = environment.promise(env)?;
+        Ok((Self { mailbox: environment.mailbox.clone(), key }, promise))
+    }
+
+    fn with<T>(self, outcome: std::result::Result<T, MullamaError>)
+    where
+        T: ToNapiValue + Send + 'static,
+    {
+        let value = outcome.map(|value| -> Value { Box::new(move |env| value.into_unknown(env)) });
+        self.mailbox.settle(self.key, value);
     }
 }
 

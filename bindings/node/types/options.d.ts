@@ -42,8 +42,29 @@ export interface LoadOptions {
   kvTypeK?: KvType | null
   /** Number type of the values in the KV cache; `'q8_0'` needs flash attention. Default `'f16'`. */
   kvTypeV?: KvType | null
+  /**
+   * Bytes of RAM for what requests have computed, so that later ones with the
+   * same beginning need not compute it again; 0 keeps nothing. Requests that
+   * are served at the same time share what they have in common in any case.
+   * Default: a quarter of the KV cache's bytes, and at most half of the memory
+   * that is free after the load. Taken as it fills.
+   */
+  prefixCacheBytes?: number | null
   /** Map the file instead of reading it into memory. Default true. */
   useMmap?: boolean | null
+  /**
+   * Whether a request gives the same tokens and log-probabilities whatever
+   * runs beside it. Default false. CPU only; keys of type `'f16'` become
+   * `'q8_0'`, attention is flash attention, and each request has `contextSize`
+   * tokens of its own, so `cacheSize` can't be less than all of them.
+   */
+  deterministic?: boolean | null
+  /**
+   * Whether a request that is served alone guesses its next tokens from where
+   * its last ones stood before, and evaluates several at once where that is
+   * quicker. Default true.
+   */
+  promptLookup?: boolean | null
   /**
    * Called with the share that is loaded, rising, 1 at the end and nothing
    * after it. What it throws ends the load, which rejects with it.

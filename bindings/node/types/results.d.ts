@@ -147,6 +147,10 @@ export interface EngineMetrics {
   readonly cachedTokens: number
   /** Tokens generated. */
   readonly generatedTokens: number
+  /** Tokens that prompt lookup guessed and evaluated. */
+  readonly draftedTokens: number
+  /** Those of them that were drawn, and so saved a step. */
+  readonly acceptedTokens: number
   /** Decode steps. */
   readonly steps: number
   /** Times of decode steps. */
@@ -157,14 +161,24 @@ export interface EngineMetrics {
   readonly threads: number
   /** Bytes of the KV cache that hold live tokens, now. */
   readonly cacheBytes: number
+  /**
+   * Bytes of RAM that hold what requests have computed, for later ones that
+   * begin alike, now. At most the model's `prefixCacheBytes`.
+   */
+  readonly prefixCacheBytes: number
+  /**
+   * How many times a request made room for others: its memory went to RAM, and
+   * back when there was room again.
+   */
+  readonly preemptions: number
   /** Bytes of the whole KV cache, whether tokens lie in it or not. */
   readonly cacheSizeBytes: number
   /** Bytes of the weights. */
   readonly weightsBytes: number
   /**
    * Whether the load found the weights in the process: another model has the
-   * same file, loaded with the same `gpuLayers` and `useMmap`. They are in
-   * memory once then.
+   * same file, loaded with the same `gpuLayers`, `useMmap` and
+   * `deterministic`. They are in memory once then.
    */
   readonly weightsShared: boolean
   /** How long the load took, in milliseconds. */

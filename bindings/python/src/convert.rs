@@ -141,6 +141,8 @@ impl ToPython for EngineMetrics {
             self.prompt_tokens,
             self.cached_tokens,
             self.generated_tokens,
+            self.drafted_tokens,
+            self.accepted_tokens,
             self.steps,
         );
         let counts = counts.into_pyobject(py)?;
@@ -149,6 +151,8 @@ impl ToPython for EngineMetrics {
             self.time_to_first_token.to_python(py)?,
             self.threads,
             self.cache_bytes,
+            self.prefix_cache_bytes,
+            self.preemptions,
             self.cache_size_bytes,
             self.weights_bytes,
             self.weights_shared,

@@ -11,6 +11,7 @@ use crate::{
     runtime,
     sink::{Message, Sink},
 };
+use mullama::wakes::{self, EventLoop};
 use pyo3::prelude::*;
 use pyo3_async_runtimes::TaskLocals;
 use std::{
@@ -36,6 +37,8 @@ pub(crate) struct Letters {
     /// Whether the loop was woken and has not looked since. It keeps a burst
     /// of messages to one wake, and at most one byte in the socket.
     rung: AtomicBool,
+    /// Whether a task will ring when the runtime has nothing else to do.
+    ringing_soon: AtomicBool,
     bell: OnceLock<Bell>,
 }
 
@@ -47,11 +50,46 @@ enum Bell {
 }
 
 impl Letters {
-    pub(crate) fn post(&self, key: u64, message: Message) {
+    /// Takes a message of an operation. Results come from the runtime's tasks,
+    /// and an engine's step may end many requests: the loop is woken when all
+    /// tasks that are ready have run.
+    pub(crate) fn post(self: &Arc<Self>, key: u64, message: Message) {
+        let is_result = matches!(message, Message::Done(_));
+        if !self.add(key, message) {
+            return;
+        }
+        if !is_result {
+            return self.wake();
+        }
+        if self.ringing_soon.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let letters = self.clone();
+        let ring = async move {
+            tokio::task::yield_now().await;
+            letters.ringing_soon.store(false, Ordering::Release);
+            letters.wake();
+        };
+        match runtime() {
+            Ok(runtime) => drop(runtime.tokio().spawn(ring)),
+            Err(_) => self.wake(),
+        }
+    }
+
+    /// Says that a stream has something to take.
+    pub(crate) fn tell(self: &Arc<Self>, key: u64) {
+        if self.add(key, Message::News) {
+            let event_loop: Arc<dyn EventLoop> = self.clone();
+            wakes::wake(&event_loop);
+        }
+    }
+
+    /// Gives whether the loop may still hear of it.
+    fn add(&self, key: u64, message: Message) -> bool {
         // A loop in a daemon thread must not hear at exit that its models were
         // closed: it would print that.
         if !gate::EXIT.is_open_to(self.thread) {
-            return;
+            return false;
         }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         match (queue.last_mut(), &message) {
@@ -59,10 +97,7 @@ impl Letters {
             (Some((last, waiting @ Message::Progress(_))), Message::Progress(_)) if *last == key => *waiting = message,
             _ => queue.push((key, message)),
         }
-        drop(queue);
-        if !self.rung.swap(true, Ordering::AcqRel) {
-            self.ring();
-        }
+        true
     }
 
     fn ring(&self) {
@@ -77,6 +112,14 @@ impl Letters {
                 }
             }
             None => {}
+        }
+    }
+}
+
+impl EventLoop for Letters {
+    fn wake(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.ring();
         }
     }
 }
@@ -109,6 +152,7 @@ impl Mailbox {
             thread: thread::current().id(),
             queue: Mutex::default(),
             rung: AtomicBool::new(false),
+            ringing_soon: AtomicBool::new(false),
             bell: OnceLock::new(),
         };
         Self(Owned::new(Receiver {
@@ -166,6 +210,7 @@ impl Mailbox {
             .map(|(key, message)| {
                 let (kind, value) = match message {
                     Message::Progress(share) => (0, share.into_pyobject(py)?.into_any().unbind()),
+                    Message::News => (1, py.None()),
                     Message::Done(outcome) => match errors::finish(py, outcome) {
                         Ok(value) => (1, value),
                         Err(error) => (2, error.into_value(py).into_any()),
@@ -180,8 +225,18 @@ impl Mailbox {
 impl Mailbox {
     /// A sink for one operation, and the key that its messages carry.
     pub(crate) fn sink(&self, py: Python<'_>) -> PyResult<(Sink, u64)> {
+        let (letters, key) = self.address(py)?;
+        Ok((Sink::Loop(letters, key), key))
+    }
+
+    /// Where to post, and a key of its own for the messages.
+    pub(crate) fn address(&self, py: Python<'_>) -> PyResult<(Arc<Letters>, u64)> {
         let receiver = self.0.get(py)?;
         let key = receiver.next_key.fetch_add(1, Ordering::Relaxed);
-        Ok((Sink::Loop(receiver.letters.clone(), key), key))
+        Ok((receiver.letters.clone(), key))
+    }
+
+    pub(crate) fn is_of(&self, letters: &Arc<Letters>) -> bool {
+        self.0.peek().is_some_and(|receiver| Arc::ptr_eq(&receiver.letters, letters))
     }
 }

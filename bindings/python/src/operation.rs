@@ -191,8 +191,9 @@ impl Operation {
                         break Err(error);
                     }
                 }
-                // `Disconnected` can't be: `Reply` always sends.
-                Err(_) => {}
+                // `Disconnected` can't be: `Reply` always sends. News are for
+                // those who wait for a stream.
+                Err(_) | Ok(Message::News) => {}
             }
             if let Err(error) = py.check_signals() {
                 break Err(error);

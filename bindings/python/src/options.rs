@@ -36,7 +36,7 @@ const GENERATE: [&str; 17] = [
     "timeout_ms",
 ];
 
-const LOAD: [&str; 12] = [
+const LOAD: [&str; 15] = [
     "context_size",
     "gpu_layers",
     "threads",
@@ -48,7 +48,10 @@ const LOAD: [&str; 12] = [
     "cache_size",
     "kv_type_k",
     "kv_type_v",
+    "prefix_cache_bytes",
     "use_mmap",
+    "deterministic",
+    "prompt_lookup",
 ];
 
 const CONTEXT: [&str; 7] =
@@ -101,7 +104,10 @@ pub(crate) fn model_options(options: &Bound<'_, PyDict>) -> PyResult<ModelOption
             "cache_size" => model.cache_size = Some(given.integer()?),
             "kv_type_k" => model.kv_type_k = given.kv_type()?,
             "kv_type_v" => model.kv_type_v = given.kv_type()?,
+            "prefix_cache_bytes" => model.prefix_cache_bytes = Some(given.integer()?),
             "use_mmap" => model.use_mmap = given.boolean()?,
+            "deterministic" => model.deterministic = given.boolean()?,
+            "prompt_lookup" => model.prompt_lookup = given.boolean()?,
             _ => return Err(given.unknown(&LOAD)),
         }
     }

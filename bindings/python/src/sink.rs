@@ -15,6 +15,8 @@ pub(crate) type Outcome = Result<Value, MullamaError>;
 pub(crate) enum Message {
     /// The share of a load that is done, 0 to 1.
     Progress(f32),
+    /// A stream has something to take; the only message of a wait for that.
+    News,
     /// The last message of an operation.
     Done(Outcome),
 }

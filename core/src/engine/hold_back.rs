@@ -1,82 +1,57 @@
 //! Turns the bytes of tokens into text that may be shown: whole characters
 //! only, and no part of a stop string. Pure: no FFI, no clock, no channels.
-
-/// What became certain with a token.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Released {
-    /// Text to hand over.
-    pub(crate) text: String,
-    /// Index of the stop string that has appeared; the text ends before it.
-    pub(crate) stopped_by: Option<usize>,
-}
+//! Nothing is allocated for a token, but when a buffer grows for the first time.
 
 /// The text of one sequence that is not certain yet.
 pub(crate) struct HoldBack {
     stops: Vec<String>,
     /// Whole characters that may be the beginning of a stop string.
     held: String,
-    /// The beginning of a character whose other bytes are still to come; at
-    /// most three bytes.
-    partial: Vec<u8>,
+    /// Bytes that were not looked at, and before them the beginning of a
+    /// character whose other bytes are still to come; at most three bytes.
+    bytes: Vec<u8>,
 }
 
 impl HoldBack {
     /// `stops` holds no empty string: `StreamConfig::validate` refuses them.
     pub(crate) fn new(stops: Vec<String>) -> Self {
-        Self { stops, held: String::new(), partial: Vec::new() }
+        Self { stops, held: String::new(), bytes: Vec::new() }
     }
 
-    /// Takes the bytes of the next token.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Released {
-        self.decode(bytes);
+    /// Where to append the bytes of the next token, before `release`.
+    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Appends to `text` what became certain. Gives the index of the stop string
+    /// that has appeared, if one has; the text ends before it.
+    pub(crate) fn release(&mut self, text: &mut String) -> Option<usize> {
         if self.stops.is_empty() {
-            return Released { text: std::mem::take(&mut self.held), stopped_by: None };
+            decode(&mut self.bytes, text);
+            return None;
         }
-        if let Some((start, index)) = self.first_stop() {
-            self.held.truncate(start);
-            self.partial.clear();
-            return Released { text: std::mem::take(&mut self.held), stopped_by: Some(index) };
+        decode(&mut self.bytes, &mut self.held);
+        let stop = self.first_stop();
+        let n_certain = stop.map_or_else(|| self.held.len() - self.undecided(), |(start, _)| start);
+        text.push_str(&self.held[..n_certain]);
+        if stop.is_some() {
+            self.held.clear();
+            self.bytes.clear();
+        } else {
+            self.held.drain(..n_certain);
         }
-        let keep_from = self.held.len() - self.undecided();
-        let held = self.held.split_off(keep_from);
-        Released { text: std::mem::replace(&mut self.held, held), stopped_by: None }
+        stop.map(|(_, index)| index)
     }
 
-    /// The rest, when nothing more comes. Bytes of an unfinished character
-    /// become one U+FFFD.
-    pub(crate) fn finish(&mut self) -> String {
-        if !self.partial.is_empty() {
-            self.partial.clear();
-            self.held.push(char::REPLACEMENT_CHARACTER);
+    /// Appends the rest to `text`, when nothing more comes. Bytes of an
+    /// unfinished character become one U+FFFD.
+    pub(crate) fn finish(&mut self, text: &mut String) {
+        text.push_str(&self.held);
+        self.held.clear();
+        if !self.bytes.is_empty() {
+            self.bytes.clear();
+            text.push(char::REPLACEMENT_CHARACTER);
         }
-        std::mem::take(&mut self.held)
-    }
-
-    /// Moves all whole characters to `held`. Bytes that can't begin or go on a
-    /// character become U+FFFD, as in `String::from_utf8_lossy`.
-    fn decode(&mut self, bytes: &[u8]) {
-        self.partial.extend_from_slice(bytes);
-        let mut rest = self.partial.as_slice();
-        loop {
-            match std::str::from_utf8(rest) {
-                Ok(text) => {
-                    self.held.push_str(text);
-                    rest = &[];
-                    break;
-                }
-                Err(error) => {
-                    let (valid, after) = rest.split_at(error.valid_up_to());
-                    // The split is where the error says the valid text ends.
-                    self.held.push_str(std::str::from_utf8(valid).unwrap_or_default());
-                    rest = after;
-                    let Some(invalid) = error.error_len() else { break };
-                    self.held.push(char::REPLACEMENT_CHARACTER);
-                    rest = &rest[invalid..];
-                }
-            }
-        }
-        let n_done = self.partial.len() - rest.len();
-        self.partial.drain(..n_done);
     }
 
     /// Where the first stop string begins, and which it is. The first to be
@@ -106,6 +81,32 @@ impl HoldBack {
     }
 }
 
+/// Moves all whole characters of `bytes` to `text`. Bytes that can't begin or go
+/// on a character become U+FFFD, as in `String::from_utf8_lossy`.
+fn decode(bytes: &mut Vec<u8>, text: &mut String) {
+    let mut rest = bytes.as_slice();
+    loop {
+        match std::str::from_utf8(rest) {
+            Ok(valid) => {
+                text.push_str(valid);
+                rest = &[];
+                break;
+            }
+            Err(error) => {
+                let (valid, after) = rest.split_at(error.valid_up_to());
+                // The split is where the error says the valid text ends.
+                text.push_str(std::str::from_utf8(valid).unwrap_or_default());
+                rest = after;
+                let Some(invalid) = error.error_len() else { break };
+                text.push(char::REPLACEMENT_CHARACTER);
+                rest = &rest[invalid..];
+            }
+        }
+    }
+    let n_done = bytes.len() - rest.len();
+    bytes.drain(..n_done);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,13 +116,17 @@ mod tests {
         let mut hold = HoldBack::new(stops.iter().map(ToString::to_string).collect());
         let mut texts = Vec::new();
         for token in tokens {
-            let released = hold.push(token);
-            texts.push(released.text);
-            if released.stopped_by.is_some() {
-                return (texts, released.stopped_by);
+            let mut text = String::new();
+            hold.bytes().extend_from_slice(token);
+            let stopped_by = hold.release(&mut text);
+            texts.push(text);
+            if stopped_by.is_some() {
+                return (texts, stopped_by);
             }
         }
-        texts.push(hold.finish());
+        let mut rest = String::new();
+        hold.finish(&mut rest);
+        texts.push(rest);
         (texts, None)
     }
 

@@ -5,6 +5,7 @@ use super::{
     Engine, Shared,
     inbox::Inbox,
     latch::Latch,
+    lookup,
     metrics::Metrics,
     pace::{self, Pace},
     registry, weights,
@@ -41,6 +42,7 @@ impl Loading {
     pub(crate) fn start(path: &Path, options: ModelOptions) -> Result<Self, MullamaError> {
         let started = Instant::now();
         options.validate()?;
+        let options = options.resolved();
         process::claim()?;
         llama::ensure_started()?;
         registry::close_at_exit();
@@ -129,8 +131,20 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaErr
     if !progress(0.0) {
         return Err(MullamaError::Cancelled);
     }
-    let params = LoadParams { gpu_layers: options.gpu_layers, use_mmap: options.use_mmap, progress: &mut progress };
+    let params = LoadParams {
+        gpu_layers: options.gpu_layers,
+        use_mmap: options.use_mmap,
+        deterministic: options.deterministic,
+        progress: &mut progress,
+    };
     let (model, is_shared) = weights::load(path, params)?;
+    let header = model.header();
+    if options.deterministic && (header.recurrent || header.has_float_matrices) {
+        let kind = if header.recurrent { "a recurrent state" } else { "float matrices" };
+        return Err(MullamaError::Unsupported(format!(
+            "deterministic is not supported for models with {kind}; use a quantized one, or leave it out"
+        )));
+    }
     shared.metrics.weights_shared.store(is_shared, Ordering::Relaxed);
     let (context, pace) = new_context(model, options, options.max_concurrent)?;
     registry::close_at_exit();
@@ -150,24 +164,37 @@ pub(super) fn new_context(
     max_concurrent: usize,
 ) -> Result<(Context, Pace), MullamaError> {
     let limits = Limits::new(options, max_concurrent);
-    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
     let (n_ctx, n_batch) = (limits.cache_size, limits.batch_size);
-    let needed = model.header().kv_bytes(n_ctx as u64, k, v);
-    check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent or context_size")?;
+    let needed = kv_bytes(&model, options, n_ctx).saturating_add(options.prefix_cache_bytes.unwrap_or(0));
+    check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent, context_size or prefix_cache_bytes")?;
     let threads_before = pace::threads_before();
     let params = ContextParams {
         n_ctx,
         n_batch,
         n_seq_max: max_concurrent,
-        // At most one row of each sequence asks for logits.
-        n_outputs_max: max_concurrent,
+        // One row of each sequence asks for logits, or a lone one's draft.
+        n_outputs_max: max_concurrent.max(if options.prompt_lookup { lookup::MAX_ROWS } else { 1 }),
         n_threads: limits.threads,
         flash_attention: options.flash_attention,
         type_k: options.kv_type_k,
         type_v: options.kv_type_v,
+        unified: !options.deterministic,
+        parts: true,
     };
     let context = Context::new(model, &params)?;
     Ok((context, Pace::new(limits.threads, &threads_before)))
+}
+
+/// Bytes that what requests have computed may take in RAM.
+pub(super) fn prefix_cache_budget(model: &Model, options: &ModelOptions, limits: &Limits) -> u64 {
+    options
+        .prefix_cache_bytes
+        .unwrap_or_else(|| (kv_bytes(model, options, limits.cache_size) / 4).min(SystemMemory::read().free / 2))
+}
+
+fn kv_bytes(model: &Model, options: &ModelOptions, n_cells: usize) -> u64 {
+    let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
+    model.header().kv_bytes(n_cells as u64, k, v)
 }
 
 /// Refuses a KV cache that the machine has no memory for: the kernel would end

@@ -7,25 +7,31 @@
 //! and tested without threads; [`inbox`] and [`ticket`] are the ways in and
 //! out.
 
+mod admission;
 mod bell;
 mod cpu_load;
+mod drafting;
 mod handle;
 mod hold_back;
 mod inbox;
 mod latch;
 mod lease;
 mod loading;
+mod lookup;
 mod metrics;
 mod pace;
 mod permits;
+mod prefix_cache;
 mod registry;
 mod request;
 mod resizing;
+mod room;
 mod sampler;
 mod scheduler;
 mod selection;
 mod sequence;
 mod session;
+mod sharing;
 mod threads;
 mod ticket;
 pub(crate) mod totals;

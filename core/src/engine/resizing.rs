@@ -2,10 +2,13 @@
 //! Part of [`Worker`], on the engine's thread.
 
 use super::{
-    loading::new_context,
-    worker::{Limits, Worker},
+    loading::{new_context, prefix_cache_budget},
+    worker::{Limits, Worker, shape},
 };
-use crate::{MullamaError, llama::Batch};
+use crate::{
+    MullamaError,
+    llama::{Batch, Context},
+};
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 impl Worker {
@@ -44,23 +47,52 @@ impl Worker {
         let limits = Limits::new(&self.shared.options, max_concurrent);
         let model = self.context.model().clone();
         let (mut context, pace) = new_context(model, &self.shared.options, max_concurrent)?;
-        for (seq_id, sequence) in self.active.iter_mut().enumerate() {
-            let moved = self
-                .context
-                .sequence_state(sequence.seq_id)
-                .is_some_and(|state| context.set_sequence_state(seq_id, &state));
-            if !moved {
-                context.clear_sequence(seq_id);
-                sequence.rewind(0);
-            }
-            sequence.seq_id = seq_id;
-        }
+        self.move_to(&mut context);
         (self.context, self.pace, self.limits) = (context, pace, limits);
         self.shared.metrics.threads.store(limits.threads, Relaxed);
+        let budget = prefix_cache_budget(self.context.model(), &self.shared.options, &limits);
+        self.prefix_cache.adapt(shape(&self.context), budget);
+        self.shared.metrics.prefix_cache_bytes.store(self.prefix_cache.bytes(), Relaxed);
         self.batch = Batch::new(limits.batch_size);
         self.memory_is_full = false;
         self.watch_cancellations();
         self.shared.inbox.set_max_concurrent(max_concurrent);
         Ok(())
+    }
+
+    /// Moves the memories of all active sequences over, those that others
+    /// share first, so that these share them there too.
+    fn move_to(&mut self, context: &mut Context) {
+        let mut done: Vec<u64> = Vec::new();
+        while let Some(index) = self.active.iter().position(|sequence| {
+            let may_go = sequence.shares.is_none_or(|shared| done.contains(&shared.with));
+            may_go && !done.contains(&sequence.age)
+        }) {
+            let (age, from, n) = (self.active[index].age, self.active[index].seq_id, self.active[index].n_past());
+            let shared = self.active[index].shares.filter(|shared| {
+                let with = self.active.iter().position(|other| other.age == shared.with);
+                with.is_some_and(|with| context.has_parts() && context.share_first(with, index, shared.n))
+            });
+            let moved = n == 0
+                || match shared {
+                    Some(shared) if shared.n == n => true,
+                    Some(shared) => self
+                        .context
+                        .part_state(from, shared.n..n)
+                        .is_some_and(|state| context.append_state(index, &state)),
+                    None => {
+                        self.context.sequence_state(from).is_some_and(|state| context.set_sequence_state(index, &state))
+                    }
+                };
+            self.active[index].shares = shared.filter(|_| moved);
+            if !moved {
+                context.clear_sequence(index);
+                self.active[index].rewind(0);
+            }
+            done.push(age);
+        }
+        for (seq_id, sequence) in self.active.iter_mut().enumerate() {
+            sequence.seq_id = seq_id;
+        }
     }
 }

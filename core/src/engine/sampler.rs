@@ -5,16 +5,17 @@
 //! typical, top-p, min-p, temperature. Each filter looks at the distribution
 //! over what the filters before it left. The vocabulary is never sorted: the
 //! likeliest candidates are selected first, and a nucleus that is not complete
-//! among them selects more.
+//! among them selects more. That is cheap enough for the thread that decodes:
+//! handing rows to other threads would cost them a wake a step.
+//!
+//! Nothing is allocated for a token, but when a buffer grows for the first time.
 
-use super::selection::{all, argmax, top};
+use super::selection::{Blocks, all, argmax};
 use crate::{MullamaError, StreamConfig, TokenId};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
-use std::collections::HashMap;
-
 /// Candidates that a nucleus without top-k selects at first. Nearly every
 /// nucleus of a sure model is inside.
 const FIRST_NUCLEUS: usize = 256;
@@ -50,7 +51,10 @@ pub(crate) struct Sampler {
     is_placed: bool,
     /// The row with bias and penalties; kept to be allocated once.
     adjusted: Vec<f32>,
+    /// The tokens that penalties look at; kept as `adjusted` is.
+    seen: Vec<TokenId>,
     candidates: Vec<Candidate>,
+    blocks: Blocks,
 }
 
 impl Sampler {
@@ -66,7 +70,9 @@ impl Sampler {
             rng: ChaCha8Rng::seed_from_u64(seed),
             is_placed: false,
             adjusted: Vec::new(),
+            seen: Vec::new(),
             candidates: Vec::new(),
+            blocks: Blocks::default(),
         }
     }
 
@@ -77,46 +83,64 @@ impl Sampler {
     pub(crate) fn sample(&mut self, logits: &[f32], history: &[TokenId]) -> Result<TokenId, MullamaError> {
         let adjusted = self.adjust(logits, history);
         let row = if adjusted { self.adjusted.as_slice() } else { logits };
-        if self.config.temperature == 0.0 {
+        let config = &self.config;
+        if config.temperature == 0.0 {
             return argmax(row).map(|best| best.token).ok_or_else(no_candidate);
         }
         self.candidates.clear();
-        let mut top_p_is_due = self.config.top_p < 1.0;
-        if self.config.top_k > 0 && self.config.top_k < row.len() {
-            top(row, self.config.top_k, &mut self.candidates);
-        } else if top_p_is_due && self.config.typical_p == 1.0 {
-            nucleus(row, self.config.top_p, &mut self.candidates);
-            top_p_is_due = false;
+        let mut top_p_is_due = config.top_p < 1.0;
+        if config.top_k > 0 && config.top_k < row.len() {
+            self.blocks.top(row, config.top_k, &mut self.candidates);
+        } else if config.typical_p < 1.0 {
+            all(row, f32::NEG_INFINITY, &mut self.candidates);
         } else {
-            all(row, &mut self.candidates);
+            let best = argmax(row).ok_or_else(no_candidate)?;
+            if top_p_is_due {
+                self.blocks.nucleus(row, best, config.top_p, &mut self.candidates);
+                top_p_is_due = false;
+            } else if config.min_p > 0.0 {
+                all(row, best.logit + config.min_p.ln(), &mut self.candidates);
+            } else {
+                // Nothing is filtered, so nothing need be listed.
+                let share = self.share(history);
+                let row = if adjusted { self.adjusted.as_slice() } else { logits };
+                let token = self.blocks.pick(row, best.logit, self.config.temperature, share);
+                return Ok(token.unwrap_or(best.token));
+            }
         }
         if self.candidates.is_empty() {
             return Err(no_candidate());
         }
-        if self.config.typical_p < 1.0 {
-            typical(&mut self.candidates, self.config.typical_p);
+        if config.typical_p < 1.0 {
+            typical(&mut self.candidates, config.typical_p);
         }
         if top_p_is_due {
             let mass = mass(&self.candidates, 1.0);
-            cut_nucleus(&mut self.candidates, self.config.top_p, mass);
+            cut_nucleus(&mut self.candidates, config.top_p, mass);
         }
-        if self.config.min_p > 0.0 {
-            let least = self.candidates[0].logit + self.config.min_p.ln();
+        if config.min_p > 0.0 {
+            let least = self.candidates[0].logit + config.min_p.ln();
             self.candidates.retain(|candidate| candidate.logit >= least);
         }
+        let share = self.share(history);
+        Ok(self.draw(share))
+    }
+
+    /// The random number of the next place, from 0 up to 1.
+    fn share(&mut self, history: &[TokenId]) -> f64 {
         if !self.is_placed {
             self.rng.set_word_pos(history.len() as u128 * WORDS_OF_DRAW);
             self.is_placed = true;
         }
-        Ok(self.draw())
+        // 53 random bits.
+        (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Draws by probability under the temperature.
-    fn draw(&mut self) -> TokenId {
+    /// The candidate at which `share` of all probability under the temperature
+    /// is passed.
+    fn draw(&self, share: f64) -> TokenId {
         let total = mass(&self.candidates, self.config.temperature);
         let max = self.candidates[0].logit;
-        // 53 random bits make a number from 0 up to 1.
-        let share = (self.rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
         let mut left = share * total;
         for candidate in &self.candidates {
             left -= f64::from((candidate.logit - max) / self.config.temperature).exp();
@@ -147,17 +171,18 @@ impl Sampler {
             }
         }
         if penalties {
-            let mut counts: HashMap<TokenId, f32> = HashMap::with_capacity(seen.len());
-            for &token in seen {
-                *counts.entry(token).or_default() += 1.0;
-            }
-            for (token, count) in counts {
-                if let Some(logit) = self.adjusted.get_mut(token as usize) {
+            self.seen.clear();
+            self.seen.extend_from_slice(seen);
+            // Equal ones side by side, to be counted.
+            self.seen.sort_unstable();
+            for run in self.seen.chunk_by(|a, b| a == b) {
+                if let Some(logit) = self.adjusted.get_mut(run[0] as usize) {
                     *logit = if *logit > 0.0 {
                         *logit / self.config.repeat_penalty
                     } else {
                         *logit * self.config.repeat_penalty
                     };
+                    let count = run.len() as f32;
                     *logit -= count * self.config.frequency_penalty + self.config.presence_penalty;
                 }
             }
@@ -169,13 +194,12 @@ impl Sampler {
 /// Log-probability of `chosen` and the `n` likeliest tokens of a row, under
 /// the model's own distribution.
 pub(crate) fn logprobs(logits: &[f32], chosen: TokenId, n: usize) -> Logprobs {
+    let mut blocks = Blocks::default();
     let mut best = Vec::new();
-    top(logits, n.max(1), &mut best);
-    let max = best.first().map_or(0.0, |best| best.logit);
-    let sum: f64 = logits.iter().filter(|logit| !logit.is_nan()).map(|&logit| f64::from(logit - max).exp()).sum();
-    let log_sum = (sum.ln() + f64::from(max)) as f32;
+    blocks.top(logits, n, &mut best);
+    let max = best.first().copied().or_else(|| argmax(logits)).map_or(0.0, |best| best.logit);
+    let log_sum = (blocks.mass(logits, max, 1.0).ln() + f64::from(max)) as f32;
     let chosen = logits.get(chosen as usize).map_or(f32::NEG_INFINITY, |logit| logit - log_sum);
-    best.truncate(n);
     Logprobs { chosen, top: best.into_iter().map(|best| (best.token, best.logit - log_sum)).collect() }
 }
 
@@ -205,18 +229,18 @@ fn cut_nucleus(candidates: &mut Vec<Candidate>, p: f32, mass: f64) -> bool {
     false
 }
 
-/// The nucleus of a whole row.
-fn nucleus(row: &[f32], p: f32, candidates: &mut Vec<Candidate>) {
-    let Some(best) = argmax(row) else { return };
-    let mass: f64 = row.iter().filter(|logit| !logit.is_nan()).map(|&logit| f64::from(logit - best.logit).exp()).sum();
-    let mut n = FIRST_NUCLEUS;
-    loop {
-        candidates.clear();
-        top(row, n, candidates);
-        if cut_nucleus(candidates, p, mass) || n >= row.len() {
-            return;
+impl Blocks {
+    /// The nucleus of a whole row, whose likeliest token is `best`.
+    fn nucleus(&mut self, row: &[f32], best: Candidate, p: f32, candidates: &mut Vec<Candidate>) {
+        let mass = self.mass(row, best.logit, 1.0);
+        let mut n = FIRST_NUCLEUS;
+        loop {
+            self.top(row, n, candidates);
+            if cut_nucleus(candidates, p, mass) || n >= row.len() {
+                return;
+            }
+            n = n.saturating_mul(8).min(row.len());
         }
-        n = n.saturating_mul(8).min(row.len());
     }
 }
 

@@ -4,6 +4,7 @@
 use super::{
     hold_back::HoldBack,
     lease::Hold,
+    lookup::{Curve, Lookup},
     request::{Producer, Request},
     sampler::{self, Sampler},
     ticket::Ticket,
@@ -24,14 +25,25 @@ pub(super) struct Sequence {
     /// The prompt, then what was generated.
     tokens: Vec<TokenId>,
     n_prompt: usize,
-    /// Tokens of the prompt that were in the memory when the sequence began.
+    /// Tokens of the prompt that were not computed for this request.
     n_cached: usize,
+    /// Whether rows were evaluated for this request.
+    has_evaluated: bool,
     /// Tokens whose rows were evaluated and are in the context's memory.
     n_past: usize,
+    /// The older sequence that evaluates the beginning of this one's tokens,
+    /// too. Until it has, this one takes no rows and holds nothing.
+    pub(super) follows: Option<Shared>,
+    /// The sequence whose cells hold the beginning of this one's tokens.
+    pub(super) shares: Option<Shared>,
+    /// What it had computed when it had to make room.
+    pub(super) spilled: Option<Spilled>,
     max_tokens: usize,
     n_logprobs: Option<usize>,
     stops: Vec<String>,
     sampler: Sampler,
+    /// `None` where nothing is to be guessed.
+    lookup: Option<Lookup>,
     hold_back: HoldBack,
     /// Everything released so far.
     text: String,
@@ -43,6 +55,27 @@ pub(super) struct Sequence {
     last_token: Instant,
     /// The lease that the request belongs to, in a pool.
     lease: Option<Hold>,
+}
+
+/// A beginning that a sequence has in common with another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shared {
+    /// The age of the other one.
+    pub(super) with: u64,
+    /// Tokens.
+    pub(super) n: usize,
+}
+
+/// The memory of a sequence in RAM.
+pub(super) struct Spilled {
+    /// Tokens that it shared with others.
+    pub(super) from: usize,
+    /// Their state, for when nobody has them any more; empty if there are none.
+    pub(super) shared: Vec<u8>,
+    /// All its evaluated tokens.
+    pub(super) to: usize,
+    /// The state of those that were its own.
+    pub(super) own: Vec<u8>,
 }
 
 /// What a new token led to.
@@ -64,10 +97,15 @@ impl Sequence {
             n_prompt: prompt.len(),
             tokens: prompt,
             n_cached: 0,
+            has_evaluated: false,
             n_past: 0,
+            follows: None,
+            shares: None,
+            spilled: None,
             max_tokens: config.max_tokens,
             n_logprobs: config.logprobs,
             sampler: Sampler::new(&config, seed, eog),
+            lookup: None,
             hold_back: HoldBack::new(config.stop.clone()),
             stops: config.stop,
             text: String::new(),
@@ -88,14 +126,53 @@ impl Sequence {
         self
     }
 
+    /// Lets the sequence guess what it says next.
+    pub(super) fn with_lookup(mut self) -> Self {
+        self.lookup = Some(Lookup::default());
+        self
+    }
+
+    /// Puts the tokens that are guessed to come next into `draft`; none where
+    /// a plain step is the better one. `limit` is the most tokens the request
+    /// may use in all.
+    pub(super) fn draft(&mut self, curve: &Curve, limit: usize, draft: &mut Vec<TokenId>) {
+        draft.clear();
+        let left = (self.max_tokens - self.n_generated()).min(limit - self.tokens.len());
+        let Some(lookup) = &mut self.lookup else { return };
+        lookup.update(&self.tokens);
+        // One token is drawn anyway.
+        draft.extend_from_slice(&self.tokens[lookup.draft(&self.tokens, curve, left.saturating_sub(1))]);
+    }
+
     /// Tokens that are not evaluated yet; at least 1 while the sequence runs.
     pub(super) fn n_pending(&self) -> usize {
         self.tokens.len() - self.n_past
     }
 
-    /// Tokens of prompt and answer so far.
-    pub(super) fn len(&self) -> usize {
-        self.tokens.len()
+    /// The prompt, then what was generated.
+    pub(super) fn tokens(&self) -> &[TokenId] {
+        &self.tokens
+    }
+
+    /// Cells that its evaluated tokens take, those of others not counted.
+    pub(super) fn n_cells(&self) -> usize {
+        self.n_past.saturating_sub(self.shares.map_or(0, |shared| shared.n))
+    }
+
+    /// Cells that all its tokens so far will take.
+    pub(super) fn n_cells_wanted(&self) -> usize {
+        self.tokens.len().saturating_sub(self.shares.or(self.follows).map_or(0, |shared| shared.n))
+    }
+
+    /// Its first `n` tokens are in the memory, and were computed for another.
+    /// Gives how many more of the prompt that makes.
+    pub(super) fn took_over(&mut self, n: usize) -> usize {
+        self.rewind(n);
+        if self.has_evaluated {
+            return 0;
+        }
+        let before = std::mem::replace(&mut self.n_cached, self.n_past.min(self.n_prompt));
+        self.n_cached.saturating_sub(before)
     }
 
     /// Whether the request asked for no token at all.
@@ -135,6 +212,7 @@ impl Sequence {
     pub(super) fn evaluated(&mut self, n: usize) -> usize {
         let of_prompt = self.n_prompt.saturating_sub(self.n_past).min(n);
         self.n_past += n;
+        self.has_evaluated |= n > 0;
         of_prompt
     }
 
@@ -156,6 +234,9 @@ impl Sequence {
         now: Instant,
     ) -> Result<Advance, MullamaError> {
         let token = self.sampler.sample(logits, &self.tokens)?;
+        if let Some(lookup) = &mut self.lookup {
+            lookup.drawn(&self.tokens, token);
+        }
         let logprobs = match self.n_logprobs {
             Some(n) => Some(self.describe(model, sampler::logprobs(logits, token, n), token)?),
             None => None,
@@ -165,15 +246,15 @@ impl Sequence {
         self.last_token = now;
         self.tokens.push(token);
 
-        let mut piece = Vec::new();
         let is_eog = model.is_eog(token);
         if !is_eog {
-            model.append_piece(token, false, &mut piece)?;
+            model.append_piece(token, false, self.hold_back.bytes())?;
         }
-        let mut released = self.hold_back.push(&piece);
+        let n_before = self.text.len();
+        let stopped_by = self.hold_back.release(&mut self.text);
         let finished = if is_eog {
             Some(FinishReason::Stop)
-        } else if let Some(index) = released.stopped_by {
+        } else if let Some(index) = stopped_by {
             Some(FinishReason::StopString(self.stops[index].clone()))
         } else if self.n_generated() >= self.max_tokens {
             Some(FinishReason::Length)
@@ -182,13 +263,12 @@ impl Sequence {
         } else {
             None
         };
-        if finished.is_some() && released.stopped_by.is_none() {
-            released.text.push_str(&self.hold_back.finish());
+        if finished.is_some() && stopped_by.is_none() {
+            self.hold_back.finish(&mut self.text);
         }
-        self.text.push_str(&released.text);
         let waker = if self.ticket.wants_tokens() {
             let data = TokenData {
-                text: released.text,
+                text: self.text[n_before..].to_owned(),
                 token_id: token,
                 index: self.n_generated() - 1,
                 logprob: logprobs.as_ref().map(|logprobs| logprobs.logprob),
@@ -209,9 +289,8 @@ impl Sequence {
         // Who sees the end finds the lease free.
         drop(self.lease.take());
         // Empty unless the end came between two tokens.
-        let rest = self.hold_back.finish();
         if !matches!(reason, FinishReason::StopString(_)) {
-            self.text.push_str(&rest);
+            self.hold_back.finish(&mut self.text);
         }
         let generation = Generation {
             usage: self.usage(),
@@ -234,8 +313,7 @@ impl Sequence {
     /// Ends the request because its deadline passed.
     pub(super) fn time_out(mut self) -> Option<Waker> {
         drop(self.lease.take());
-        let rest = self.hold_back.finish();
-        self.text.push_str(&rest);
+        self.hold_back.finish(&mut self.text);
         let after_ms = self.ticket.timeout_ms;
         self.ticket.finish(Err(MullamaError::Timeout { partial: self.text, after_ms }))
     }

@@ -151,7 +151,8 @@ impl Ticket {
         }
         let mut state = self.lock();
         if !state.tokens.is_empty() {
-            let tokens = Vec::from(std::mem::take(&mut state.tokens));
+            // The queue keeps its room.
+            let tokens: Vec<_> = state.tokens.drain(..).collect();
             drop(state);
             self.took(tokens.len());
             return Poll::Ready(Batch::Tokens(tokens));

@@ -27,6 +27,7 @@ struct Key {
     modified: Option<SystemTime>,
     gpu_layers: i32,
     use_mmap: bool,
+    deterministic: bool,
 }
 
 enum Slot {
@@ -47,7 +48,7 @@ static ENDED: Condvar = Condvar::new();
 pub(super) fn load(path: &Path, params: LoadParams<'_>) -> Result<(Arc<Model>, bool), MullamaError> {
     // The load itself says what is wrong with a path.
     let Some(key) = Key::of(path, &params) else { return Ok((Arc::new(Model::load(path, params)?), false)) };
-    let LoadParams { gpu_layers, use_mmap, progress } = params;
+    let LoadParams { gpu_layers, use_mmap, deterministic, progress } = params;
     let turn = loop {
         match Turn::take(&key) {
             Taken::Found(model) => return Ok((model, true)),
@@ -58,7 +59,8 @@ pub(super) fn load(path: &Path, params: LoadParams<'_>) -> Result<(Arc<Model>, b
             return Err(MullamaError::Cancelled);
         }
     };
-    let model = Arc::new(Model::load(path, LoadParams { gpu_layers, use_mmap, progress })?);
+    let params = LoadParams { gpu_layers, use_mmap, deterministic, progress };
+    let model = Arc::new(Model::load(path, params)?);
     turn.loaded(&model);
     Ok((model, false))
 }
@@ -73,6 +75,7 @@ impl Key {
             modified: metadata.modified().ok(),
             gpu_layers: params.gpu_layers,
             use_mmap: params.use_mmap,
+            deterministic: params.deterministic,
         })
     }
 }

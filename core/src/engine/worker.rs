@@ -1,20 +1,30 @@
 //! The loop of an engine's thread: take what arrived, drop what is over, admit,
-//! plan, decode, sample, hand over. Its stack frame owns the context and all
+//! plan, decode, sample, hand over. Who comes in is in [`admission`], what
+//! sequences take from each other in [`sharing`], and what is done about a
+//! full memory in [`room`]. Its stack frame owns the context and all
 //! sequences. It never blocks on a reader and never tokenizes a prompt.
 //!
 //! Deliberately absent: policy (which rows a step takes is `scheduler`'s) and
 //! anything about languages or runtimes.
+//!
+//! [`admission`]: super::admission
+//! [`sharing`]: super::sharing
+//! [`room`]: super::room
 
 use super::{
     Shared,
+    loading::prefix_cache_budget,
+    lookup::{Curve, MAX_ROWS},
     pace::Pace,
+    prefix_cache::{PrefixCache, Shape},
     request::Request,
     scheduler::{self, Candidate, StepCost},
     sequence::{InFlight, Sequence},
 };
 use crate::{
-    FinishReason, ModelOptions, MullamaError, TokenId,
+    ModelOptions, MullamaError, TokenId,
     llama::{Batch, Context, DecodeError},
+    wakes,
 };
 use std::{
     cell::RefCell,
@@ -46,7 +56,8 @@ impl Limits {
         Self {
             context_size: options.context_size,
             max_concurrent,
-            batch_size: options.batch_size.max(max_concurrent),
+            // One sequence more is there for parts of others.
+            batch_size: options.batch_size.max(max_concurrent + 1),
             cache_size: options.cache_size_for(max_concurrent),
             threads: options.effective_threads(),
         }
@@ -60,32 +71,43 @@ pub(super) struct Worker {
     pub(super) limits: Limits,
     pub(super) batch: Batch,
     /// Requests that wait for a sequence, oldest first.
-    waiting: VecDeque<Request>,
+    pub(super) waiting: VecDeque<Request>,
     /// Sequences in order of admission.
     pub(super) active: Vec<Sequence>,
     /// Sequences that had to give up their memory, oldest first. They come
-    /// back, from their first token on, when another has ended.
+    /// back when another has ended.
     pub(super) preempted: VecDeque<Sequence>,
     /// Sequences to keep when no more than these are served.
     pub(super) shrink_to: Option<usize>,
     /// No sequence comes back from `preempted` and none is admitted until one
     /// ends: the memory is full.
     pub(super) memory_is_full: bool,
-    next_age: u64,
+    pub(super) next_age: u64,
+    /// What ended sequences had computed.
+    pub(super) prefix_cache: PrefixCache,
     cost: StepCost,
+    /// What steps of a lone sequence cost.
+    pub(super) curve: Curve,
+    /// Tokens that the step's lone sequence is guessed to say next.
+    pub(super) draft: Vec<TokenId>,
+    /// Whether tokens are guessed at all.
+    pub(super) drafts: bool,
     /// How many threads a step uses.
     pub(super) pace: Pace,
-    eog: Vec<TokenId>,
+    pub(super) eog: Vec<TokenId>,
     in_flight: Rc<RefCell<InFlight>>,
     /// Readers to wake at the end of the step, all at once.
-    wakers: Vec<Waker>,
+    pub(super) wakers: Vec<Waker>,
 }
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, context: Context, pace: Pace) -> Self {
         let can_go_back = !context.model().header().recurrent;
         let limits = Limits::new(&shared.options, shared.options.max_concurrent);
+        let kept = shape(&context);
+        let budget = prefix_cache_budget(context.model(), &shared.options, &limits);
         shared.metrics.threads.store(limits.threads, Relaxed);
+        let drafts = shared.options.prompt_lookup && can_go_back;
         let mut worker = Self {
             eog: context.model().eog_tokens(),
             batch: Batch::new(limits.batch_size),
@@ -98,7 +120,11 @@ impl Worker {
             shrink_to: None,
             memory_is_full: false,
             next_age: 0,
+            prefix_cache: PrefixCache::new(kept, budget),
             cost: StepCost::default(),
+            curve: Curve::default(),
+            draft: Vec::with_capacity(MAX_ROWS),
+            drafts,
             pace,
             in_flight: Rc::new(RefCell::new(InFlight::new(can_go_back))),
             wakers: Vec::new(),
@@ -124,6 +150,7 @@ impl Worker {
             self.drop_what_is_over(Instant::now());
             self.resize();
             self.admit();
+            self.serve_followers();
             self.wake_readers();
             let rows = self.plan();
             if rows.iter().all(|&n| n == 0) {
@@ -136,98 +163,14 @@ impl Worker {
         self.close();
     }
 
-    /// Ends everything that was cancelled or is past its deadline.
-    fn drop_what_is_over(&mut self, now: Instant) {
-        let (over, waiting) =
-            std::mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|r| r.ticket.is_over(now));
-        self.waiting = waiting.into();
-        for request in over {
-            self.shared.inbox.left_queue();
-            let waker = if request.ticket.is_cancelled() {
-                self.shared.metrics.cancelled.fetch_add(1, Relaxed);
-                request.finish(FinishReason::Cancelled)
-            } else {
-                self.shared.metrics.failed.fetch_add(1, Relaxed);
-                let after_ms = request.ticket.timeout_ms;
-                request.fail(MullamaError::Timeout { partial: String::new(), after_ms })
-            };
-            self.wakers.extend(waker);
-        }
-        while let Some(index) = self.active.iter().position(|sequence| sequence.ticket.is_over(now)) {
-            let sequence = self.retire(index);
-            self.end_early(sequence);
-        }
-        while let Some(index) = self.preempted.iter().position(|sequence| sequence.ticket.is_over(now)) {
-            if let Some(sequence) = self.preempted.remove(index) {
-                self.end_early(sequence);
-            }
-        }
-    }
-
-    fn end_early(&mut self, sequence: Sequence) {
-        let waker = if sequence.ticket.is_cancelled() {
-            self.shared.metrics.cancelled.fetch_add(1, Relaxed);
-            sequence.finish(FinishReason::Cancelled)
-        } else {
-            self.shared.metrics.failed.fetch_add(1, Relaxed);
-            sequence.time_out()
-        };
-        self.wakers.extend(waker);
-    }
-
-    /// Gives free sequence ids to those who wait, as far as their tokens have
-    /// room; the preempted go first, and nobody overtakes.
-    fn admit(&mut self) {
-        while !self.memory_is_full && self.active.len() < self.limits.max_concurrent {
-            let seq_id = self.free_seq_id();
-            let taken: usize = self.active.iter().map(Sequence::len).sum();
-            let has_room = |len: usize| self.active.is_empty() || taken + len < self.limits.cache_size;
-            let sequence = if let Some(first) = self.preempted.front() {
-                if !has_room(first.len()) {
-                    break;
-                }
-                let Some(mut sequence) = self.preempted.pop_front() else { break };
-                sequence.seq_id = seq_id;
-                sequence
-            } else if let Some(next) = self.next_request()
-                && has_room(self.waiting[next].prompt.len())
-            {
-                let Some(request) = self.waiting.remove(next) else { break };
-                self.shared.inbox.left_queue();
-                self.next_age += 1;
-                Sequence::new(request, seq_id, self.next_age, &self.eog, Instant::now())
-            } else {
-                break;
-            };
-            self.active.push(sequence);
-        }
-        self.note_load();
-    }
-
-    /// The oldest request whose turn it is: of those of one lease only one is
-    /// served at a time, so that a lease never takes another's sequence.
-    fn next_request(&self) -> Option<usize> {
-        self.waiting.iter().position(|request| {
-            let mut served = self.active.iter().chain(&self.preempted);
-            request.lease.as_ref().is_none_or(|lease| !served.any(|sequence| sequence.is_of(lease)))
-        })
-    }
-
-    /// The lowest id that no active sequence has.
-    fn free_seq_id(&self) -> usize {
-        (0..self.limits.max_concurrent)
-            .find(|id| self.active.iter().all(|sequence| sequence.seq_id != *id))
-            .expect("fewer sequences are active than there are ids")
-    }
-
     fn plan(&self) -> Vec<usize> {
         let candidates: Vec<Candidate> = self
             .active
             .iter()
             .map(|sequence| Candidate {
-                n_pending: sequence.n_pending(),
+                n_pending: sequence.n_pending().min(self.rows_to_fork(sequence)),
                 is_new: sequence.n_past() == 0,
-                paused: sequence.ticket.is_full(),
+                paused: sequence.follows.is_some() || sequence.ticket.is_full(),
             })
             .collect();
         let n_running = candidates.iter().filter(|candidate| !candidate.paused).count();
@@ -240,6 +183,7 @@ impl Worker {
     /// last token.
     fn step(&mut self, rows: &[usize]) {
         self.batch.clear();
+        self.guess(rows);
         let mut outputs = vec![None; rows.len()];
         let mut n_prefill = 0;
         {
@@ -249,7 +193,7 @@ impl Worker {
                 if n == 0 {
                     continue;
                 }
-                in_flight.push(sequence.ticket.share(), n);
+                in_flight.push(sequence.ticket.share(), n + self.draft.len());
                 if sequence.is_in_prefill() {
                     n_prefill += n;
                 }
@@ -258,6 +202,9 @@ impl Worker {
                     if wants_logits {
                         *output = Some(row);
                     }
+                }
+                for (offset, &token) in self.draft.iter().enumerate() {
+                    self.batch.push(token, sequence.tokens().len() + offset, sequence.seq_id, true);
                 }
             }
         }
@@ -271,6 +218,9 @@ impl Worker {
             Ok(()) => {
                 let elapsed = started.elapsed();
                 self.cost.observe(n_prefill, self.batch.len(), elapsed);
+                if rows.iter().sum::<usize>() == 1 {
+                    self.curve.observe(self.batch.len(), elapsed);
+                }
                 if let Some(threads) = self.pace.adapt(&mut self.context, elapsed) {
                     self.shared.metrics.threads.store(threads, Relaxed);
                 }
@@ -293,25 +243,41 @@ impl Worker {
             self.shared.metrics.prompt_tokens.fetch_add(n_prompt as u64, Relaxed);
             let Some(row) = *output else { continue };
             let model = self.context.model();
-            let advance = self
-                .context
-                .logits(row)
-                .ok_or_else(|| MullamaError::Internal("a row has no logits".to_owned()))
-                .and_then(|logits| sequence.advance(model, logits, self.limits.context_size, now));
-            match advance {
-                Ok(advance) => {
-                    self.shared.metrics.generated_tokens.fetch_add(1, Relaxed);
-                    if advance.was_first {
-                        self.shared.metrics.first_token.observe(sequence.time_to_first_token());
+            // The row's own token, then one more for each guess that was right.
+            for offset in 0..=self.draft.len() {
+                let advance = self
+                    .context
+                    .logits(row + offset)
+                    .ok_or_else(|| MullamaError::Internal("a row has no logits".to_owned()))
+                    .and_then(|logits| sequence.advance(model, logits, self.limits.context_size, now));
+                match advance {
+                    Ok(advance) => {
+                        self.shared.metrics.generated_tokens.fetch_add(1, Relaxed);
+                        if advance.was_first {
+                            self.shared.metrics.first_token.observe(sequence.time_to_first_token());
+                        }
+                        self.wakers.extend(advance.waker);
+                        if let Some(reason) = advance.finished {
+                            over.push((index, Ok(reason)));
+                            break;
+                        }
                     }
-                    self.wakers.extend(advance.waker);
-                    if let Some(reason) = advance.finished {
-                        over.push((index, Ok(reason)));
+                    Err(error) => {
+                        over.push((index, Err(error)));
+                        break;
                     }
                 }
-                Err(error) => over.push((index, Err(error))),
+                if self.draft.get(offset) != Some(&sequence.last_token()) {
+                    break;
+                }
+                self.shared.metrics.accepted_tokens.fetch_add(1, Relaxed);
+                if sequence.ticket.is_full() {
+                    break;
+                }
+                sequence.evaluated(1);
             }
         }
+        self.drop_guesses(rows);
         // From the back, so that the indices stay right.
         for (index, end) in over.into_iter().rev() {
             let sequence = self.retire(index);
@@ -331,67 +297,18 @@ impl Worker {
     }
 
     /// Brings the metrics of what is active up to date.
-    fn note_load(&self) {
+    pub(super) fn note_load(&self) {
         let n_active = self.active.len() + self.preempted.len();
         self.shared.inbox.set_active(n_active);
         self.shared.metrics.active.store(n_active, Relaxed);
-        let cached = self.active.iter().map(Sequence::n_past).sum();
+        let cached = self.active.iter().map(Sequence::n_cells).sum();
         self.shared.metrics.cache_tokens.store(cached, Relaxed);
     }
 
-    /// Takes a sequence out and frees its memory.
-    fn retire(&mut self, index: usize) -> Sequence {
-        let sequence = self.active.remove(index);
-        self.context.clear_sequence(sequence.seq_id);
-        self.memory_is_full = false;
-        sequence
-    }
-
-    /// The memory has no cells for the batch: one sequence gives up its own and
-    /// starts again later. One whose reader is slow goes first, then the
-    /// youngest. A sequence that is alone has used all
-    /// there is.
-    fn make_room(&mut self) {
-        let by_rank = |&index: &usize| (self.active[index].ticket.is_full(), self.active[index].age);
-        let Some(last) = (0..self.active.len()).max_by_key(by_rank) else { return };
-        let mut sequence = self.retire(last);
-        if self.active.is_empty() {
-            self.shared.metrics.completed.fetch_add(1, Relaxed);
-            self.wakers.extend(sequence.finish(FinishReason::ContextFull));
-            return;
-        }
-        sequence.rewind(0);
-        let at = self.preempted.partition_point(|other| other.age < sequence.age);
-        self.preempted.insert(at, sequence);
-        self.memory_is_full = true;
-    }
-
-    /// An aborted step may have left some rows in the memory: every sequence
-    /// goes on from what is there.
-    fn resync(&mut self, rows: &[usize]) {
-        for (sequence, _) in self.active.iter_mut().zip(rows).filter(|(_, n)| **n > 0) {
-            sequence.rewind(self.context.sequence_len(sequence.seq_id));
-        }
-    }
-
-    /// A step failed: the requests that had rows in it fail, no others.
-    fn fail_step(&mut self, rows: &[usize], error: &MullamaError) {
-        for index in (0..rows.len()).rev().filter(|&index| rows[index] > 0) {
-            let sequence = self.retire(index);
-            self.shared.metrics.failed.fetch_add(1, Relaxed);
-            self.wakers.extend(sequence.fail(error.clone()));
-        }
-    }
-
-    /// When the engine must look again though nothing arrives.
-    fn next_deadline(&self) -> Option<Instant> {
-        let waiting = self.waiting.iter().filter_map(|request| request.ticket.deadline);
-        let serving = self.active.iter().chain(&self.preempted).filter_map(|sequence| sequence.ticket.deadline);
-        waiting.chain(serving).min()
-    }
-
     fn wake_readers(&mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
+        if !self.wakers.is_empty() {
+            wakes::joined(|| self.wakers.drain(..).for_each(Waker::wake));
+        }
     }
 
     fn close(mut self) {
@@ -409,5 +326,16 @@ impl Worker {
         self.shared.metrics.active.store(0, Relaxed);
         self.shared.metrics.cache_tokens.store(0, Relaxed);
         self.wake_readers();
+    }
+}
+
+/// What can be kept of the memory of a context's sequences.
+pub(super) fn shape(context: &Context) -> Shape {
+    if context.has_parts() {
+        Shape::Parts
+    } else if context.trims_states() {
+        Shape::Whole
+    } else {
+        Shape::Exact
     }
 }

@@ -33,6 +33,12 @@ pub(crate) struct ContextParams {
     pub(crate) flash_attention: Option<bool>,
     pub(crate) type_k: KvType,
     pub(crate) type_v: KvType,
+    /// Whether all sequences share the cells. Otherwise each has its own
+    /// `n_ctx / n_seq_max`, and its rows do not depend on the others'.
+    pub(crate) unified: bool,
+    /// Whether parts of sequences are to be taken and put back
+    /// ([`Context::part_state`]), where the memory allows it.
+    pub(crate) parts: bool,
 }
 
 /// Why a decode did not happen.
@@ -60,9 +66,12 @@ pub(crate) struct Context {
     n_batch: usize,
     n_seq_max: usize,
     n_outputs_max: usize,
-    /// See [`Context::hold_cells`]; the sequence after the caller's own, for
-    /// models with a sliding window.
+    unified: bool,
+    /// The sequence after the caller's own: for [`Context::hold_cells`] with a
+    /// sliding window, for [`Context::part_state`] otherwise.
     spare: Option<usize>,
+    /// Whether the spare sequence is there for parts of others.
+    parts: bool,
     /// Whether the spare sequence holds all cells.
     holds_cells: bool,
     /// Last: freed after the context, which reads its weights.
@@ -82,7 +91,10 @@ impl Context {
         raw.n_ubatch = size(params.n_batch)?;
         // SAFETY: the model is live.
         let window = unsafe { sys::llama_model_n_swa(model.as_ptr()) };
-        let spare = (window > 0 && params.n_seq_max < MAX_SEQUENCES.min(params.n_batch)).then_some(params.n_seq_max);
+        // A sequence with cells of its own has none that another could use.
+        let parts = params.parts && params.unified && window == 0 && !model.header().recurrent;
+        let has_use = parts || (window > 0 && params.unified);
+        let spare = (has_use && params.n_seq_max < MAX_SEQUENCES.min(params.n_batch)).then_some(params.n_seq_max);
         let n_seq_max = params.n_seq_max + usize::from(spare.is_some());
         raw.n_seq_max = size(n_seq_max)?;
         // llama.cpp keeps room for one of each sequence whatever is asked, and
@@ -98,7 +110,7 @@ impl Context {
         };
         raw.type_k = ggml_type(params.type_k);
         raw.type_v = ggml_type(params.type_v);
-        raw.kv_unified = true;
+        raw.kv_unified = params.unified;
         // Layers with a sliding window keep all tokens: without them nothing
         // could be taken back, as after a step that was stopped.
         raw.swa_full = true;
@@ -146,7 +158,9 @@ impl Context {
             n_batch: params.n_batch,
             n_seq_max: params.n_seq_max,
             n_outputs_max,
+            unified: params.unified,
             spare,
+            parts: parts && spare.is_some(),
             holds_cells: false,
             model,
         })
@@ -161,6 +175,13 @@ impl Context {
 
     pub(crate) fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// Whether all sequences share the cells: then sequences can share parts
+    /// of their memories. Otherwise a sequence's memory can only be copied
+    /// whole, by its state.
+    pub(crate) fn is_unified(&self) -> bool {
+        self.unified
     }
 
     /// Uses `n` threads from the next decode on; at most those of the pool.
@@ -271,11 +292,50 @@ impl Context {
 
     /// Makes `to` hold what `from` holds, sharing its cells. `to` must be
     /// empty.
+    ///
+    /// # Panics
+    /// If the memory is not unified: cells of its own can't be shared.
     pub(crate) fn share_sequence(&mut self, from: usize, to: usize) {
+        assert!(self.is_unified(), "sequences that have their own cells can't share them");
         let (from, to) = (self.seq_id(from), self.seq_id(to));
         // SAFETY: the context is live; both are below `n_seq_max`, and the
         // memory is unified, which allows a copy of any part.
-        unsafe { shim::mullama_seq_cp(self.context.as_ptr(), from, to) };
+        unsafe { shim::mullama_seq_cp(self.context.as_ptr(), from, to, -1, -1) };
+    }
+
+    /// Makes `to`, which must be empty, hold the first `n` tokens that `from`
+    /// holds: by sharing its cells, or by a copy where each has its own. `false` when the memory can't do that, as
+    /// when it is recurrent and holds more than these; `to` is empty then.
+    pub(crate) fn share_first(&mut self, from: usize, to: usize, n: usize) -> bool {
+        let held = self.sequence_len(from);
+        if n == 0 || held < n || (self.model.header().recurrent && held > n) {
+            return false;
+        }
+        if self.unified {
+            self.share_sequence(from, to);
+        } else if !self.sequence_state(from).is_some_and(|state| self.set_sequence_state(to, &state)) {
+            return false;
+        }
+        self.keep_first(to, n) == n
+    }
+
+    /// Whether sequences that [`Self::share_first`] made alike share cells.
+    pub(crate) fn shares_cells(&self) -> bool {
+        self.unified && !self.model.header().recurrent
+    }
+
+    /// Whether a sequence's memory can be trimmed after it was put back. A
+    /// recurrent one can't; of layers with a sliding window llama.cpp saves only
+    /// what the next token looks at.
+    pub(crate) fn trims_states(&self) -> bool {
+        // SAFETY: the model is live.
+        let window = unsafe { sys::llama_model_n_swa(self.model.as_ptr()) };
+        window == 0 && !self.model.header().recurrent
+    }
+
+    /// Whether parts of sequences can be taken and put back.
+    pub(crate) fn has_parts(&self) -> bool {
+        self.parts
     }
 
     /// Forgets all sequences.

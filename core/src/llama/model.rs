@@ -21,6 +21,9 @@ use std::{
 pub(crate) struct LoadParams<'a> {
     pub(crate) gpu_layers: i32,
     pub(crate) use_mmap: bool,
+    /// Whether a row's results must not depend on the rows beside it. Costs
+    /// the quicker kernels of some tensor types.
+    pub(crate) deterministic: bool,
     /// Gets the share loaded so far; `false` stops the load.
     pub(crate) progress: &'a mut dyn FnMut(f32) -> bool,
 }
@@ -72,6 +75,8 @@ impl Model {
         } else {
             sys::LLAMA_LOAD_MODE_NONE
         };
+        // Some repacked kernels sum a lone row in another order than many.
+        raw.use_extra_bufts = !params.deterministic || header.repacks_evenly;
         raw.progress_callback = Some(on_progress);
         raw.progress_callback_user_data = (&raw mut progress).cast();
 

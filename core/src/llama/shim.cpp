@@ -121,9 +121,9 @@ bool mullama_seq_rm(llama_context * context, llama_seq_id seq_id, llama_pos p0, 
            }) == MULLAMA_OK;
 }
 
-void mullama_seq_cp(llama_context * context, llama_seq_id from, llama_seq_id to) {
+void mullama_seq_cp(llama_context * context, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1) {
     guarded(nullptr, 0, [&]() -> int32_t {
-        llama_memory_seq_cp(llama_get_memory(context), from, to, -1, -1);
+        llama_memory_seq_cp(llama_get_memory(context), from, to, p0, p1);
         return MULLAMA_OK;
     });
 }

@@ -54,7 +54,8 @@ int32_t mullama_context_new(llama_model * model, const llama_context_params * pa
 int32_t mullama_decode(llama_context * context, const llama_batch * batch, char * error, size_t error_size);
 // Returns true when the whole range was removed.
 bool mullama_seq_rm(llama_context * context, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
-void mullama_seq_cp(llama_context * context, llama_seq_id from, llama_seq_id to);
+// Shares the cells of the positions from `p0` on and below `p1`; -1 is no bound.
+void mullama_seq_cp(llama_context * context, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1);
 void mullama_memory_clear(llama_context * context);
 
 // The version of llama.cpp's state format that this build reads and writes.

@@ -65,7 +65,13 @@ unsafe extern "C" {
         p0: sys::llama_pos,
         p1: sys::llama_pos,
     ) -> bool;
-    pub(super) fn mullama_seq_cp(context: *mut sys::llama_context, from: sys::llama_seq_id, to: sys::llama_seq_id);
+    pub(super) fn mullama_seq_cp(
+        context: *mut sys::llama_context,
+        from: sys::llama_seq_id,
+        to: sys::llama_seq_id,
+        p0: sys::llama_pos,
+        p1: sys::llama_pos,
+    );
     pub(super) fn mullama_memory_clear(context: *mut sys::llama_context);
     pub(super) fn mullama_state_version() -> u32;
     pub(super) fn mullama_state_size(

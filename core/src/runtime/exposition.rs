@@ -94,7 +94,7 @@ fn of_runtime(metrics: &RuntimeMetrics) -> [(&'static str, &'static str, Value);
 /// A family's name and help, and where its value is.
 type Family = (&'static str, &'static str, fn(&Figures) -> Value);
 
-const OF_ENGINE: [Family; 17] = [
+const OF_ENGINE: [Family; 21] = [
     ("engine_queued_requests", "Requests that wait for admission now", |e| Value::Gauge(e.metrics.queued as u64)),
     ("engine_active_requests", "Requests that are served now", |e| Value::Gauge(e.metrics.active as u64)),
     ("engine_completed_requests", "Requests that ended with a result", |e| Value::Counter(e.metrics.completed)),
@@ -105,6 +105,8 @@ const OF_ENGINE: [Family; 17] = [
     ("engine_prompt_tokens", "Prompt tokens computed", |e| Value::Counter(e.metrics.prompt_tokens)),
     ("engine_cached_tokens", "Prompt tokens taken from a cache", |e| Value::Counter(e.metrics.cached_tokens)),
     ("engine_generated_tokens", "Tokens generated", |e| Value::Counter(e.metrics.generated_tokens)),
+    ("engine_drafted_tokens", "Tokens guessed and evaluated", |e| Value::Counter(e.metrics.drafted_tokens)),
+    ("engine_accepted_tokens", "Guessed tokens that were drawn", |e| Value::Counter(e.metrics.accepted_tokens)),
     ("engine_steps", "Decode steps", |e| Value::Counter(e.metrics.steps)),
     ("engine_step_seconds", "Durations of decode steps", |e| Value::Histogram(e.metrics.step_time.clone())),
     ("engine_time_to_first_token_seconds", "Times from submission to the first token", |e| {
@@ -112,6 +114,10 @@ const OF_ENGINE: [Family; 17] = [
     }),
     ("engine_threads", "Threads that decode now", |e| Value::Gauge(e.metrics.threads as u64)),
     ("engine_cache_bytes", "Bytes of the KV cache that hold live tokens now", |e| Value::Gauge(e.metrics.cache_bytes)),
+    ("engine_prefix_cache_bytes", "Bytes of RAM that hold what requests have computed now", |e| {
+        Value::Gauge(e.metrics.prefix_cache_bytes)
+    }),
+    ("engine_preemptions", "Times that a request made room for others", |e| Value::Counter(e.metrics.preemptions)),
     ("engine_cache_size_bytes", "Bytes of the whole KV cache", |e| Value::Gauge(e.metrics.cache_size_bytes)),
     ("engine_weights_bytes", "Bytes of the weights", |e| Value::Gauge(e.metrics.weights_bytes)),
     ("engine_weights_shared", "Whether the load found the weights in the process", |e| {

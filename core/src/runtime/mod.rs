@@ -304,6 +304,10 @@ fn could_not_start(what: &str, error: &std::io::Error) -> MullamaError {
     MullamaError::Io { kind: error.kind(), message: format!("could not start {what}: {error}") }
 }
 
+/// How long the tasks of a dropped runtime may take to come to an await before
+/// those who wait for its end are told.
+const ABORT_LIMIT: Duration = Duration::from_secs(1);
+
 /// The Tokio runtime, which may be dropped anywhere: Tokio's own would panic
 /// in async code.
 struct Owned {
@@ -358,7 +362,28 @@ impl Drop for Owned {
         }
         self.state.stop();
         self.blocking.abort_waiting();
-        tokio.shutdown_background();
+        let mut ending = Ending { tokio: Some(tokio), state: self.state.clone() };
+        let end = move || {
+            if let Some(tokio) = ending.tokio.take() {
+                tokio.shutdown_timeout(ABORT_LIMIT);
+            }
+        };
+        // Without a thread nothing is waited for.
+        drop(std::thread::Builder::new().name("mullama-stop".to_owned()).spawn(end));
+    }
+}
+
+/// A dropped runtime until its tasks are gone, as far as they come to an await.
+struct Ending {
+    tokio: Option<runtime::Runtime>,
+    state: Arc<State>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(tokio) = self.tokio.take() {
+            tokio.shutdown_background();
+        }
         self.state.went_down();
     }
 }

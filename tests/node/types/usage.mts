@@ -50,7 +50,10 @@ const options: LoadOptions = {
   batchSize: 512,
   kvTypeK: 'q8_0',
   kvTypeV: 'f16',
+  prefixCacheBytes: 1e8,
   useMmap: true,
+  deterministic: true,
+  promptLookup: true,
   onProgress: (fraction: number) => console.log(fraction),
   signal: new AbortController().signal,
 }

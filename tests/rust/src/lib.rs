@@ -83,12 +83,16 @@ mod pages {
     struct GettingStarted;
     #[doc = include_str!("../../../docs/generating.md")]
     struct Generating;
+    #[doc = include_str!("../../../docs/options.md")]
+    struct Options;
     #[doc = include_str!("../../../docs/errors.md")]
     struct Errors;
     #[doc = include_str!("../../../docs/cancellation.md")]
     struct Cancellation;
     #[doc = include_str!("../../../docs/pools.md")]
     struct Pools;
+    #[doc = include_str!("../../../docs/prefix-cache.md")]
+    struct PrefixCache;
     #[doc = include_str!("../../../docs/contexts.md")]
     struct Contexts;
     #[doc = include_str!("../../../docs/runtime.md")]

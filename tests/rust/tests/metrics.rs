@@ -205,10 +205,14 @@ fn check_engine(families: &BTreeMap<String, Family>, labels: &BTreeMap<String, S
         ("prompt_tokens_total", metrics.prompt_tokens),
         ("cached_tokens_total", metrics.cached_tokens),
         ("generated_tokens_total", metrics.generated_tokens),
+        ("drafted_tokens_total", metrics.drafted_tokens),
+        ("accepted_tokens_total", metrics.accepted_tokens),
         ("steps_total", metrics.steps),
         ("threads", metrics.threads as u64),
         ("cache_bytes", metrics.cache_bytes),
         ("cache_size_bytes", metrics.cache_size_bytes),
+        ("prefix_cache_bytes", metrics.prefix_cache_bytes),
+        ("preemptions_total", metrics.preemptions),
         ("weights_bytes", metrics.weights_bytes),
         ("weights_shared", metrics.weights_shared.into()),
     ];
@@ -267,7 +271,7 @@ fn the_text_tells_what_the_metrics_tell() {
         assert_eq!(value("generations_total"), metrics.total_generations as f64);
         assert!((value("generation_mean_seconds") * 1000.0 - metrics.avg_generation_ms).abs() < 1e-9);
         assert!(value("runtime_uptime_seconds") <= metrics.uptime_seconds as f64);
-        assert_eq!(families.len(), 7 + 17);
+        assert_eq!(families.len(), 7 + 21);
 
         let labels: BTreeSet<_> =
             families["mullama_engine_steps_total"].samples.iter().map(|(_, labels, _)| labels.clone()).collect();

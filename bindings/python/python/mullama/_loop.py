@@ -137,6 +137,24 @@ async def run(operation: _mullama.Operation, on_progress: OnProgress | None = No
         del future
 
 
+async def news(stream: _mullama.TokenStream) -> None:
+    """Waits until the stream has something to take."""
+    loop = asyncio.get_running_loop()
+    mailbox = _mailbox_of(loop)
+    key = stream.listen(mailbox.native)
+    if key is None:
+        return
+    future: asyncio.Future[Any] = loop.create_future()
+    mailbox.waiting[key] = (future, None)
+    try:
+        await future
+    except BaseException:
+        stream.forget(key, mailbox.native)
+        raise
+    finally:
+        del mailbox.waiting[key]
+
+
 def spawn(
     work: Coroutine[Any, Any, None], stopping: _mullama.Operation, ended: Callable[[asyncio.Task[None], bool], None]
 ) -> None:

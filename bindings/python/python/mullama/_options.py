@@ -81,8 +81,23 @@ class LoadOptions(TypedDict, total=False):
     """Number type of the K half of the KV cache. Default `'f16'`."""
     kv_type_v: KvType | None
     """Number type of the V half of the KV cache. Default `'f16'`."""
+    prefix_cache_bytes: int | None
+    """Bytes of RAM for what requests have computed, so that later ones with
+    the same beginning need not compute it again; 0 keeps nothing. Requests that
+    are served at the same time share what they have in common in any case.
+    Default: a quarter of the KV cache's bytes, and at most half of the memory
+    that is free after the load. Taken as it fills."""
     use_mmap: bool | None
     """Map the file instead of reading it into memory. Default `True`."""
+    deterministic: bool | None
+    """Whether a request gives the same tokens and log-probabilities whatever
+    runs beside it. Default `False`. CPU only; keys of type `'f16'` become
+    `'q8_0'`, attention is flash attention, and each request has `context_size`
+    tokens of its own, so `cache_size` can't be less than all of them."""
+    prompt_lookup: bool | None
+    """Whether a request that is served alone guesses its next tokens from
+    where its last ones stood before, and evaluates several at once where that
+    is quicker. Default `True`."""
     on_progress: Callable[[float], object] | None
     """Called with the share of the load that is done, 0 to 1: in the event
     loop's thread, or for `mullama.sync` in the calling one. An exception from

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _mullama
-from ._loop import run
+from ._loop import news
 from ._types import FinishReason, Timings, TokenData, Usage
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class TokenStream(StreamState):
             if self._ended or not self._fill():
                 raise StopAsyncIteration
             if not buffer:
-                await run(self._native.pull())
+                await news(self._native)
         return buffer.popleft()
 
     async def aclose(self) -> None:

@@ -153,6 +153,10 @@ class EngineMetrics:
     cached_tokens: int
     """Prompt tokens taken from a cache."""
     generated_tokens: int
+    drafted_tokens: int
+    """Tokens that prompt lookup guessed and evaluated."""
+    accepted_tokens: int
+    """Those of them that were drawn, and so saved a step."""
     steps: int
     """Decode steps."""
     step_time: Histogram
@@ -161,14 +165,20 @@ class EngineMetrics:
     """Threads that decode, now."""
     cache_bytes: int
     """Bytes of the KV cache that hold live tokens, now."""
+    prefix_cache_bytes: int
+    """Bytes of RAM that hold what requests have computed, for later ones that
+    begin alike, now. At most the model's `prefix_cache_bytes`."""
+    preemptions: int
+    """How many times a request made room for others: its memory went to RAM,
+    and back when there was room again."""
     cache_size_bytes: int
     """Bytes of the whole KV cache, whether tokens lie in it or not."""
     weights_bytes: int
     """Bytes of the weights."""
     weights_shared: bool
     """Whether the load found the weights in the process: another model has
-    the same file, loaded with the same `gpu_layers` and `use_mmap`. They are
-    in memory once then."""
+    the same file, loaded with the same `gpu_layers`, `use_mmap` and
+    `deterministic`. They are in memory once then."""
     load_time: float
     """How long the load took, in seconds."""
 

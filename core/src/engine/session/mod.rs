@@ -245,6 +245,10 @@ fn open(model: Arc<Model>, options: &Resolved, shared: &Arc<Shared>) -> Result<W
         flash_attention: options.flash_attention,
         type_k: options.kv_type_k,
         type_v: options.kv_type_v,
+        // Rows of a context may belong to several sequences.
+        unified: true,
+        // Saved states are whole.
+        parts: false,
     };
     let (k, v) = (params.type_k.bytes_per_element(), params.type_v.bytes_per_element());
     let needed = model.header().kv_bytes(params.n_ctx as u64, k, v);

@@ -9,6 +9,7 @@ use crate::{
     },
 };
 use llama_cpp_sys_2 as sys;
+use std::ops::Range;
 
 /// The version of llama.cpp's state format.
 pub(crate) fn state_version() -> u32 {
@@ -55,6 +56,41 @@ impl Context {
             self.clear_sequence(seq_id);
         }
         done
+    }
+
+    /// The memory of some positions of a sequence. `None` when there is no
+    /// memory for a copy, or the context keeps no parts apart
+    /// ([`Context::has_parts`]).
+    pub(crate) fn part_state(&mut self, seq_id: usize, range: Range<usize>) -> Option<Vec<u8>> {
+        let (from, spare) = (self.seq_id(seq_id), raw_id(self.spare.filter(|_| self.parts)?));
+        let position = |n: usize| i32::try_from(n).expect("positions fit the context size");
+        let (start, end) = (position(range.start), position(range.end));
+        // SAFETY: the context is live and has one more sequence than
+        // `n_seq_max`, the spare one, which is empty; the memory is unified,
+        // which allows a copy of any part.
+        unsafe { shim::mullama_seq_cp(self.context.as_ptr(), from, spare, start, end) };
+        let state = self.read_state(spare).ok();
+        self.clear_spare(spare);
+        state
+    }
+
+    /// Puts back what [`Self::part_state`] gave, behind what the sequence
+    /// holds. `false` when there is no room; nothing has changed then.
+    pub(crate) fn append_state(&mut self, seq_id: usize, state: &[u8]) -> bool {
+        let Some(spare) = self.spare.filter(|_| self.parts).map(raw_id) else { return false };
+        let to = self.seq_id(seq_id);
+        let done = self.write_state(spare, state).is_ok();
+        if done {
+            // SAFETY: as in `part_state`.
+            unsafe { shim::mullama_seq_cp(self.context.as_ptr(), spare, to, -1, -1) };
+        }
+        self.clear_spare(spare);
+        done
+    }
+
+    fn clear_spare(&mut self, spare: sys::llama_seq_id) {
+        // SAFETY: as in `hold_cells`.
+        unsafe { shim::mullama_seq_rm(self.context.as_ptr(), spare, -1, -1) };
     }
 
     fn size_of_state(&mut self, seq_id: sys::llama_seq_id, error: &mut ErrorText) -> usize {
@@ -127,7 +163,7 @@ impl Context {
         for seq_id in 0..self.n_seq_max {
             // SAFETY: the context is live and has one more sequence than
             // `n_seq_max`, the spare one.
-            unsafe { shim::mullama_seq_cp(self.context.as_ptr(), raw_id(seq_id), raw_id(spare)) };
+            unsafe { shim::mullama_seq_cp(self.context.as_ptr(), raw_id(seq_id), raw_id(spare), -1, -1) };
         }
         self.holds_cells = true;
     }

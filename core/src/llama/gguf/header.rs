@@ -22,6 +22,12 @@ pub(crate) struct Header {
     pub(crate) n_params: u64,
     /// The tensor type that holds the most bytes, such as `Q4_1`.
     pub(crate) quantization: &'static str,
+    /// Whether ggml's repacked kernels, where it has such for the tensors'
+    /// types, are known to give a row the same results beside any others.
+    pub(crate) repacks_evenly: bool,
+    /// Whether a matrix is of floats: ggml multiplies those with one row in
+    /// another order than with many.
+    pub(crate) has_float_matrices: bool,
     pub(crate) n_vocab: u32,
     /// At least 1; includes those that only draft tokens.
     pub(crate) n_layer: u32,
@@ -67,6 +73,8 @@ impl Header {
             n_tensors: tensors.len(),
             n_params: tensors.n_elements(),
             quantization: tensors.main_type(),
+            has_float_matrices: tensors.has_float_matrices(),
+            repacks_evenly: tensors.repack_evenly(),
             n_vocab: 0,
             n_layer: 0,
             n_draft_layers: 0,

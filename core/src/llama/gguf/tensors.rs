@@ -155,6 +155,19 @@ impl Tensors {
         sizes.into_iter().max_by_key(|(name, size)| (*size, *name)).map_or("none", |(name, _)| name)
     }
 
+    /// See [`Header::repacks_evenly`]. The K-quants differ; of the types that
+    /// are not listed nothing is known.
+    pub(super) fn repack_evenly(&self) -> bool {
+        const EVEN: [&str; 8] = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"];
+        self.list.iter().all(|tensor| EVEN.contains(&tensor.kind.name))
+    }
+
+    /// See [`Header::has_float_matrices`].
+    pub(super) fn has_float_matrices(&self) -> bool {
+        let is_matrix = |tensor: &&Tensor| tensor.dims[1] > 1;
+        self.list.iter().filter(is_matrix).any(|tensor| ["F32", "F16", "BF16"].contains(&tensor.kind.name))
+    }
+
     /// The data must lie tensor by tensor without gaps, as llama.cpp wants it,
     /// and within the file.
     fn check_places(&self, data_start: u64, alignment: u64, file_size: u64) -> Result<()> {

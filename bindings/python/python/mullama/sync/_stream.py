@@ -36,7 +36,7 @@ class TokenStream(StreamState, Closing):
             if self._ended or not self._fill():
                 raise StopIteration
             if not buffer:
-                self._native.pull().wait()
+                self._native.wait()
         return buffer.popleft()
 
     def close(self) -> None:

@@ -1,0 +1,180 @@
+"""What a round runs, in which order. Each step is a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import rows, tools
+from bench.neighbour import busy_core
+from bench.settings import BENCH, ROOT, Settings
+from bench.systems import llama_tools
+
+Line = dict[str, Any]
+NODE_PEER_FILE = "node_modules/node-llama-cpp/dist/index.js"
+# Room for a short prompt and its answer, and for the longest ones.
+SHORT_CONTEXT, LONG_CONTEXT, LONGER_CONTEXT = 512, 2304, 4224
+AT_ONCE = 16
+STEP_SECONDS = 120.0
+TRACE_SECONDS = 900.0
+TRACE_LOADS = (50, 80, 120)
+PYTHON_IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+NODE_IMPORT = "const start = performance.now(); await import('{}'); console.log((performance.now() - start) / 1e3)"
+
+
+def rust_binary(name: str) -> Path:
+    target = Path(os.environ["CARGO_TARGET_DIR"]) / os.environ.get("CARGO_BUILD_TARGET", "")
+    return target / "release" / name
+
+
+class Rounds:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.failures: list[str] = []
+        # Seconds a process may take; some get no processor time on a busy core.
+        self.limit = STEP_SECONDS
+        self.texts = settings.folder / "texts.json"
+        self.short_tokens = int(json.loads(self.texts.read_text())["short_tokens"])
+        peer = str(tools.peers_python())
+        self.commands: dict[str, list[str]] = {
+            rows.RUST: [str(rust_binary("bench-rows"))],
+            rows.PYTHON: [sys.executable, "-m", "bench.systems.mullama_python"],
+            rows.NODE: ["node", str(BENCH / "systems/mullama_node.mjs")],
+            rows.XLLAMA: [peer, "-m", "bench.systems.xllamacpp_server"],
+            rows.NODE_LLAMA: ["node", str(BENCH / "systems/node_llama_cpp.mjs")],
+        }
+        if tools.has_llama_cpp_python():
+            self.commands[rows.LLAMA_CPP_PYTHON] = [peer, "-m", "bench.systems.llama_cpp_python"]
+
+    def run(self, system: str, workloads: list[str], at_once: int, context: int, rate: float = 0.0) -> Iterator[Line]:
+        """One process of that system, which loads the model and runs these."""
+        job = self.settings.folder / "job.json"
+        job.write_text(
+            json.dumps(
+                {
+                    "model": self.settings.model,
+                    "threads": self.settings.threads,
+                    "texts": str(self.texts),
+                    "workloads": workloads,
+                    "at_once": at_once,
+                    "context": context,
+                    "rate": rate,
+                    "peer": str(tools.node_peers() / NODE_PEER_FILE),
+                }
+            )
+        )
+        for line in llama_tools.objects(self.printed([*self.commands[system], str(job)])):
+            line["workload"] = "cancel" if line["workload"].startswith("cancel") else line["workload"]
+            yield {"system": system, **line}
+
+    def printed(self, command: list[str]) -> str:
+        """What it prints; up to its failure, if it fails, which the report
+        tells: one system must not cost the others their figures."""
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, errors="replace"
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=self.limit)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, err = process.communicate()
+                err += f"\nended after {self.limit:.0f} s"
+        if process.returncode != 0:
+            what = " ".join(Path(part).name for part in command)
+            self.failures.append(f"{what}: {err.strip().splitlines()[-1] if err.strip() else process.returncode}")
+            print(err[-3000:], file=sys.stderr, flush=True)
+        return out
+
+    def load(self) -> Iterator[Line]:
+        peer = str(tools.peers_python())
+        imports = {
+            rows.PYTHON: [sys.executable, "-c", PYTHON_IMPORT.format("mullama")],
+            rows.XLLAMA: [peer, "-c", PYTHON_IMPORT.format("xllamacpp")],
+            rows.NODE: ["node", "--input-type=module", "-e", NODE_IMPORT.format("mullama")],
+            rows.NODE_LLAMA: [
+                "node", "--input-type=module", "-e", NODE_IMPORT.format((tools.node_peers() / NODE_PEER_FILE).as_uri()),
+            ],
+        }  # fmt: skip
+        if rows.LLAMA_CPP_PYTHON in self.commands:
+            imports[rows.LLAMA_CPP_PYTHON] = [peer, "-c", PYTHON_IMPORT.format("llama_cpp")]
+        for system, command in imports.items():
+            if printed := self.printed(command).split():
+                yield {"system": system, "workload": "import", "seconds": float(printed[-1])}
+        for system in self.commands:
+            yield from self.run(system, ["load"], 1, 2048)
+
+    def speed(self) -> Iterator[Line]:
+        model, threads, prompt = self.settings.model, self.settings.threads, self.short_tokens
+        counts = self.settings.counts
+        for line in llama_tools.single(self.printed, model, threads, prompt):
+            yield {"system": rows.LLAMA_BENCH, **line}
+        for count in (count for count in counts if count <= 32):
+            for line in llama_tools.at_once(self.printed, model, threads, prompt, count, f"at_once-{count}"):
+                yield {"system": rows.BATCHED, **line}
+        for system in rows.OURS:
+            yield from self.run(system, ["single", *(f"at_once-{n}" for n in counts)], max(counts), SHORT_CONTEXT)
+        for system in (rows.XLLAMA, rows.NODE_LLAMA):
+            # A context of its own size for each count, as its users would give it.
+            yield from self.run(system, ["single", "at_once-16"], 16, SHORT_CONTEXT)
+            if 32 in counts:
+                yield from self.run(system, ["at_once-32"], 32, SHORT_CONTEXT)
+        if rows.LLAMA_CPP_PYTHON in self.commands:
+            yield from self.run(rows.LLAMA_CPP_PYTHON, ["single"], 1, SHORT_CONTEXT)
+
+    def shared(self) -> Iterator[Line]:
+        for system in (rows.PYTHON, rows.XLLAMA):
+            yield from self.run(system, ["shared"], AT_ONCE, 1024)
+
+    def gap(self) -> Iterator[Line]:
+        for system in (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA):
+            yield from self.run(system, ["gap"], 4, LONG_CONTEXT)
+
+    def busy(self) -> Iterator[Line]:
+        model, prompt = self.settings.model, self.short_tokens
+        with busy_core():
+            for threads in range(1, self.settings.threads + 1):
+                suffix = f", {threads} thread{'s' if threads > 1 else ''}"
+                for line in llama_tools.single(self.printed, model, threads, prompt, "busy_single"):
+                    yield {"system": rows.LLAMA_BENCH + suffix, **line}
+                for line in llama_tools.at_once(self.printed, model, threads, prompt, AT_ONCE, f"busy-{AT_ONCE}"):
+                    yield {"system": rows.BATCHED + suffix, **line}
+            for system in (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA):
+                yield from self.run(system, ["busy_single", f"busy-{AT_ONCE}"], AT_ONCE, SHORT_CONTEXT)
+
+    def cancel(self) -> Iterator[Line]:
+        for system in (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA):
+            yield from self.run(system, ["cancel-8" if system in rows.OURS else "cancel-2"], 2, LONGER_CONTEXT)
+
+    def pool(self) -> Iterator[Line]:
+        """Leases of a pool; about ourselves only."""
+        commands = {
+            rows.RUST: [str(rust_binary("mullama-bench")), self.settings.model, "leases"],
+            rows.PYTHON: [sys.executable, str(BENCH / "leases.py"), self.settings.model],
+            rows.NODE: ["node", str(BENCH / "leases.mjs"), self.settings.model],
+        }
+        for system, command in commands.items():
+            for line in llama_tools.objects(self.printed(command)):
+                yield {"system": system, "workload": "leases", **line["result"]}
+
+    def trace(self) -> Iterator[Line]:
+        """The mixed trace, once: rates are shares of what we can serve."""
+        self.limit = TRACE_SECONDS
+        capacities = {}
+        for system in (rows.PYTHON, rows.XLLAMA):
+            for line in self.run(system, ["capacity"], AT_ONCE, LONG_CONTEXT):
+                capacities[system] = line["requests_per_second"]
+                yield line
+        if rows.PYTHON not in capacities:
+            return
+        for load in TRACE_LOADS:
+            for system in (rows.PYTHON, rows.XLLAMA):
+                yield from self.run(system, [f"trace-{load}"], AT_ONCE, LONG_CONTEXT, capacities[rows.PYTHON])
+
+    def endurance(self) -> Iterator[Line]:
+        self.limit = TRACE_SECONDS
+        printed = self.printed([sys.executable, str(BENCH / "endurance.py"), self.settings.model])
+        for line in llama_tools.objects(printed):
+            yield {"system": rows.PYTHON, "workload": "endurance", **line}
