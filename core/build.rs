@@ -3,7 +3,7 @@
 //! and with the feature `dynamic-backends` says where the modules are.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
 };
 
@@ -32,30 +32,24 @@ fn main() {
     }
 }
 
-/// The packages take the modules from `OUT_DIR/backends` and have them in a
-/// folder beside their library, so their library must not name a folder of the
-/// machine that built it. What a Cargo user builds runs here and is told where
-/// they are. The two are told apart by what `.cargo/config.toml` sets.
+/// A Cargo user's program is told where the modules were built, for it may run
+/// here. What is built in the checkout of mullama runs elsewhere: it must not
+/// name a folder of this machine, and has the modules beside it.
 fn provide_modules() {
     println!("cargo:rerun-if-env-changed=LLAMA_BUILD_SHARED_LIBS");
-    let built =
-        PathBuf::from(env::var_os("DEP_LLAMA_BACKENDS_DIR").expect("llama-cpp-sys-2 reports where modules are"));
-    if env::var("LLAMA_BUILD_SHARED_LIBS").is_ok_and(|value| value == "0") {
-        let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets it"));
-        let packed = out.join("backends");
-        if packed.exists() {
-            fs::remove_dir_all(&packed).expect("the folder of this build script can be removed");
-        }
-        fs::create_dir(&packed).expect("the folder of this build script can be written to");
-        for entry in fs::read_dir(&built).expect("the modules were installed") {
-            let module = entry.expect("the folder can be read").path();
-            fs::copy(&module, packed.join(module.file_name().expect("an entry has a name")))
-                .expect("a module is copied");
-        }
-        // For the build script of the Node binding.
-        println!("cargo:backends_dir={}", packed.display());
-    } else {
-        println!("cargo:rustc-env=MULLAMA_BUILT_BACKENDS={}", built.display());
+    println!("cargo:rerun-if-env-changed=MULLAMA_BACKENDS_BESIDE");
+    assert!(
+        env::var("LLAMA_BUILD_SHARED_LIBS").is_ok_and(|value| value == "0"),
+        "the feature `dynamic-backends` needs two variables for the build of llama.cpp, which a dependency can't set; \
+         put them into your `.cargo/config.toml`:\n\n[env]\nLLAMA_BUILD_SHARED_LIBS = \"0\"\nCMAKE_PROJECT_INCLUDE = \
+         '{}'\n",
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("cmake/self_contained_backends.cmake").display()
+    );
+    let built = env::var("DEP_LLAMA_BACKENDS_DIR").expect("llama-cpp-sys-2 reports where it installed the modules");
+    // For the build script of whatever depends on this crate.
+    println!("cargo:backends_dir={built}");
+    if env::var_os("MULLAMA_BACKENDS_BESIDE").is_none() {
+        println!("cargo:rustc-env=MULLAMA_BUILT_BACKENDS={built}");
     }
 }
 

@@ -1,5 +1,6 @@
 # Included by llama.cpp's own build, by CMAKE_PROJECT_INCLUDE, which
-# `.cargo/config.toml` sets. Does nothing unless the backends are modules.
+# `.cargo/config.toml` sets. Does nothing unless the backends are modules. Cargo
+# sees no change here: remove the build folder of llama-cpp-sys-2 after one.
 #
 # As it comes, that build makes shared libraries of llama.cpp and of ggml's
 # base, which the modules need too. Where a process has another llama.cpp, of
@@ -19,6 +20,8 @@ endif()
 if (GGML_BLAS)
     message(FATAL_ERROR "mullama: the features 'dynamic-backends' and 'mkl' can't be used together")
 endif()
+# On by default on macOS.
+set(GGML_BLAS OFF)
 
 # ggml refuses modules without shared libraries. It looks here before it makes
 # its first library, and for nothing else that is wanted.

@@ -25,12 +25,12 @@ const FOLDER_VARIABLE: &str = "MULLAMA_BACKENDS_DIR";
 /// The folder beside the library or program.
 const FOLDER: &str = "backends";
 
-/// Where the build put them, for a program that runs where it was built. Not in
-/// the packages: their modules are beside them or nowhere.
+/// Where the build put them, for a program that runs where it was built. Not
+/// for the packages: their modules are beside them or nowhere.
 const BUILT: Option<&str> = option_env!("MULLAMA_BUILT_BACKENDS");
 
 /// The backends that have one module each, in the order that ggml prefers.
-const SINGLE: [&str; 6] = ["blas", "cuda", "hip", "metal", "vulkan", "opencl"];
+const SINGLE: [&str; 5] = ["cuda", "hip", "metal", "vulkan", "opencl"];
 
 const PREFIX: &str = if cfg!(windows) { "ggml-" } else { "libggml-" };
 const SUFFIX: &str = if cfg!(windows) { ".dll" } else { ".so" };
@@ -178,8 +178,8 @@ fn saved_by_the_system(score: c_int) -> bool {
 
 /// Has ggml load the module into its registry, its log routed first.
 fn register(path: &Path, library: &Library) -> Result<(), String> {
-    // A module that shares ggml's base leads to the one log that is routed
-    // already.
+    // Where the linker does not show the function, the module's log stays on
+    // stderr; it computes all the same.
     // SAFETY: a module that has this name has ggml's function of it.
     if let Ok(set_log) = unsafe { library.get::<SetLog>(c"ggml_log_set") } {
         // SAFETY: the callback never unwinds and uses no user data.

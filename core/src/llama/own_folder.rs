@@ -6,6 +6,10 @@ use std::path::PathBuf;
 /// The folder, or `None` where the system can't tell.
 pub(super) fn own_folder() -> Option<PathBuf> {
     let file = own_library().filter(|path| path.is_absolute()).or_else(|| std::env::current_exe().ok())?;
+    // A program is often started through a link, which has nothing beside it.
+    // Not on Windows, where links are rare and the loader may refuse what a
+    // resolved path looks like.
+    let file = if cfg!(unix) { file.canonicalize().unwrap_or(file) } else { file };
     Some(file.parent()?.to_path_buf())
 }
 
