@@ -7,7 +7,8 @@
 # Rust, Node, Python and the linter.
 #
 # May be set, on the command line or in the environment:
-#   GPU=vulkan          build the packages with backends for GPUs (docs/gpu.md)
+#   GPU=vulkan          build the packages with backends for GPUs (docs/gpu.md),
+#                       and with one variant of the CPU backend, for AVX2
 #   V=1                 show every command of the native build, with warnings
 #   PYTHON              the Python to use; default python3
 #   MULLAMA_CACHE       the cache; default ~/.cache/mullama
@@ -35,6 +36,11 @@ $(error GPU=$(GPU) can not be built)
 endif
 MATURIN_FEATURES := $(if $(GPU),--features $(GPU_FEATURES))
 
+# What is installed elsewhere has every variant of the CPU backend (docs/cpu.md),
+# compiled once for both packages. What stays in the checkout has one.
+VARIANTS := dynamic-backends
+ADDON := dist/addon
+
 # Where maturin installs the package for development.
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
@@ -50,7 +56,7 @@ FIRST := (the first build compiles llama.cpp: some minutes)
 CARGO_HACK_VERSION := 0.6.46
 CARGO_HACK := $(MULLAMA_CACHE)/tools/cargo-hack-$(CARGO_HACK_VERSION)/bin/cargo-hack
 EACH_FEATURE = --release --package mullama --each-feature \
-	--exclude-features default,cuda,metal,vulkan,rocm,opencl,mkl
+	--exclude-features default,cuda,metal,vulkan,rocm,opencl,mkl,dynamic-backends
 
 .PHONY: help
 help: ## list the targets
@@ -108,14 +114,16 @@ node: node_modules/complete ## build the Node package
 wheel: | check ## build the Python wheel into dist/
 	$(SAY) "packing the wheel $(FIRST)"
 	@rm -f dist/*.whl
-	@$(TOOLS) maturin build --release --out dist $(MATURIN_FEATURES) $(VERBOSE)
+	@$(TOOLS) maturin build --release --out dist $(or $(MATURIN_FEATURES),--features $(VARIANTS)) $(VERBOSE)
 
 .PHONY: npm
-npm: node ## build the npm tarballs into dist/
+npm: node_modules/complete ## build the npm tarballs into dist/
+	$(SAY) "building the add-on for the npm tarballs $(FIRST)"
+	@$(TOOLS) npm run build -- --out=$(ADDON) $(if $(GPU),--gpu=$(GPU_FEATURES),--all-variants)
 	$(SAY) "packing the npm tarballs"
 	@mkdir -p dist
 	@rm -f dist/*.tgz
-	@npm run pack:dist
+	@npm run pack:dist -- --from=$(ADDON)
 
 ## What users run
 
@@ -181,6 +189,10 @@ test-python: python node_modules/complete tiny-model
 
 .PHONY: test-packaging
 test-packaging: wheel npm
+	$(SAY) "the core with the variants of the CPU backend"
+	@$(CARGO) clippy --release --package mullama --all-targets --features $(VARIANTS) $(VERBOSE) -- -D warnings
+	@MULLAMA_BACKENDS_DIR=$(CURDIR)/$(ADDON)/backends \
+		$(CARGO) test --release --package mullama --lib --features $(VARIANTS) $(VERBOSE)
 	$(SAY) "packaging tests"
 	@$(WITH_MODEL) $(VENV_PYTHON) -m pytest tests/packaging
 

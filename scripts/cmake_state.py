@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-TOOL = re.compile(r"^(?:CMAKE_COMMAND:INTERNAL|CMAKE_MAKE_PROGRAM:\w+)=(.+)$", re.MULTILINE)
+TOOL = re.compile(r"^(?:CMAKE_COMMAND|CMAKE_MAKE_PROGRAM|CMAKE_PROJECT_INCLUDE):\w+=(.+)$", re.MULTILINE)
 
 
 def build_files(target: Path, name: str) -> list[Path]:
@@ -19,8 +19,9 @@ def build_files(target: Path, name: str) -> list[Path]:
 def forget_lost_tools(target: Path) -> None:
     """Makes CMake configure again where its cache names a tool that is gone.
 
-    CMake's cache keeps the absolute paths of cmake and ninja. Where they were
-    in a folder that was removed (an isolated pip build, a cleaned cache), the
+    CMake's cache keeps the absolute paths of cmake and ninja, and of the file
+    of this checkout that its build includes. Where they were in a folder that
+    was removed (an isolated pip build, a cleaned cache, another checkout), the
     next build would fail. Without the cache CMake configures again, and Ninja
     recompiles nothing whose command is the same.
     """

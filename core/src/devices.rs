@@ -4,7 +4,8 @@
 
 use crate::{MullamaError, llama, memory::SystemMemory, process};
 
-/// A part of llama.cpp that was built in to compute on one sort of device.
+/// A part of llama.cpp that computes on one sort of device: built in, or loaded
+/// as a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendInfo {
     /// ggml's name of it, such as `CPU`, `CUDA`, `Vulkan`, `BLAS`.
@@ -12,6 +13,10 @@ pub struct BackendInfo {
     /// Devices that it found on this machine; 0 where a driver or the hardware
     /// is missing.
     pub n_devices: usize,
+    /// Which of its variants was chosen for this processor, such as `haswell`
+    /// or `x64`; `None` where the build has one only. Builds with the feature
+    /// `dynamic-backends` have variants of the backend `CPU`.
+    pub variant: Option<String>,
 }
 
 /// What sort of device it is.

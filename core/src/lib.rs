@@ -26,7 +26,8 @@
 //! None is on by default: the synchronous [`Model`] needs none. `async` adds
 //! `AsyncModel`, `AsyncConfig` and `TokenStream`; `tokio-runtime` adds
 //! `MullamaRuntime`; `cuda`, `metal`, `vulkan`, `rocm`, `opencl` and `mkl`
-//! choose what llama.cpp is built with.
+//! choose what llama.cpp is built with; `dynamic-backends` builds its CPU backend
+//! for every processor, as modules of which the best is loaded at run time.
 
 #![deny(unsafe_code)]
 // A library writes nothing to its host's streams.

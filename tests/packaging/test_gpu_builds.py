@@ -32,7 +32,7 @@ def test_the_known_backends_are_those_of_the_issue_in_every_crate() -> None:
     for backend in BACKENDS:
         assert packages["mullama"][backend] == [f"llama-cpp-sys-2/{backend}"]
     for binding in ("mullama-node", "mullama-python"):
-        assert packages[binding] == {backend: [f"mullama/{backend}"] for backend in BACKENDS}
+        assert packages[binding] == {name: [f"mullama/{name}"] for name in [*BACKENDS, "dynamic-backends"]}
 
 
 @pytest.mark.parametrize("crate", ["core", "bindings/node", "bindings/python"])
@@ -144,12 +144,14 @@ def npm_build(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[st
         (["--gpu", "vulkan,cuda", "--verbose"], ["--verbose", "--features", "vulkan,cuda"]),
         (["--gpu=vulkan", "--gpu=cuda"], ["--features", "vulkan,cuda"]),
         (["--features", "vulkan"], ["--features", "vulkan"]),
+        (["--all-variants"], ["--features", "dynamic-backends"]),
     ],
 )
 def test_npm_hands_the_option_to_the_napi_cli(tmp_path: Path, arguments: list[str], added: list[str]) -> None:
-    plain = npm_build(tmp_path).stdout.splitlines()
+    out = f"--out={tmp_path / 'out'}"
+    plain = npm_build(tmp_path, out).stdout.splitlines()
     assert plain[0] == "build"
-    assert npm_build(tmp_path, *arguments).stdout.splitlines() == [*plain, *added]
+    assert npm_build(tmp_path, out, *arguments).stdout.splitlines() == [*plain, *added]
 
 
 @pytest.mark.parametrize("arguments", [["--gpu=cud"], ["--gpu=cuda,"], ["--gpu"]])
@@ -167,9 +169,17 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_make_hands_gpu_to_every_package() -> None:
     assert "--features cuda,vulkan" in make("wheel", "GPU=cuda,vulkan").stdout
     assert "--features cuda,vulkan" in make("python", "GPU=cuda,vulkan").stdout
-    assert "npm run build -- --gpu=cuda,vulkan" in make("npm", "GPU=cuda,vulkan").stdout
-    for target in ("wheel", "python", "npm"):
-        assert not {"--features", "--gpu"} & set(make(target).stdout.split())
+    assert "npm run build -- --gpu=cuda,vulkan" in make("node", "GPU=cuda,vulkan").stdout
+    assert "--gpu=cuda,vulkan" in make("npm", "GPU=cuda,vulkan").stdout
+    for target in ("python", "node"):
+        assert not {"--features", "--gpu", "--all-variants"} & set(make(target).stdout.split())
+
+
+def test_make_gives_a_package_either_all_variants_or_backends_for_gpus() -> None:
+    assert "--features dynamic-backends" in make("wheel").stdout
+    assert "--all-variants" in make("npm").stdout
+    for target in ("wheel", "npm"):
+        assert not {"dynamic-backends", "--all-variants"} & set(make(target, "GPU=vulkan").stdout.split())
 
 
 def test_make_refuses_an_unknown_backend() -> None:

@@ -30,6 +30,13 @@ def test_a_cmake_cache_that_names_a_lost_tool_is_dropped(tmp_path: Path) -> None
     assert not (build / "CMakeCache.txt").exists()
 
 
+def test_a_cmake_cache_that_includes_a_file_of_a_lost_checkout_is_dropped(tmp_path: Path) -> None:
+    cache = llama_build(tmp_path, Path(sys.executable)) / "CMakeCache.txt"
+    cache.write_text(f"{cache.read_text()}CMAKE_PROJECT_INCLUDE:UNINITIALIZED={tmp_path / 'gone/backends.cmake'}\n")
+    cmake_state.forget_lost_tools(tmp_path)
+    assert not cache.exists()
+
+
 def test_a_cmake_cache_whose_tools_exist_stays(tmp_path: Path) -> None:
     build = llama_build(tmp_path, Path(sys.executable))
     cmake_state.forget_lost_tools(tmp_path)

@@ -213,7 +213,7 @@ def test_calls_keep_their_order_on_several_worker_threads(tiny_path: str) -> Non
 
 def test_backends_and_devices() -> None:
     [cpu] = [backend for backend in mullama.backends() if backend.name == "CPU"]
-    assert cpu == mullama.BackendInfo("CPU", cpu.n_devices)
+    assert cpu == mullama.BackendInfo("CPU", cpu.n_devices, None)
     assert cpu.n_devices >= 1
     device = next(device for device in mullama.devices() if device.kind == "cpu")
     assert isinstance(device, mullama.DeviceInfo)

@@ -1,21 +1,30 @@
 // Packs what `npm publish` would upload: the package, and the package of the
-// platform that it was built on, which holds the native add-on.
+// platform that it was built on, which holds the native add-on and, where it
+// was built with all variants of the CPU backend, their modules.
 //
 //   node bindings/node/scripts/pack.mjs [folder]     default: dist
+//     --from=folder     where the add-on is; default: bindings/node
 
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
 
 const root = fileURLToPath(new URL('../../..', import.meta.url))
-const out = resolve(process.argv[2] ?? join(root, 'dist'))
+const { values, positionals } = parseArgs({
+  options: { from: { type: 'string', default: join(root, 'bindings/node') } },
+  allowPositionals: true,
+})
+const out = resolve(positionals[0] ?? join(root, 'dist'))
+const from = resolve(values.from)
+const backends = join(from, 'backends')
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 const { name, version, license, description, engines, files } = manifest
 
-const built = readdirSync(join(root, 'bindings/node')).filter((file) => file.endsWith('.node'))
-if (built.length === 0) throw new Error("no native add-on in bindings/node; run 'npm run build' first")
+const built = readdirSync(from).filter((file) => file.endsWith('.node'))
+if (built.length === 0) throw new Error(`no native add-on in '${from}'; run 'npm run build' first`)
 
 mkdirSync(out, { recursive: true })
 const staging = mkdtempSync(join(tmpdir(), 'mullama-pack-'))
@@ -44,9 +53,10 @@ function stagePlatform(binary) {
     cpu: [cpu],
     ...(os === 'linux' && { libc: [abi === 'musl' ? 'musl' : 'glibc'] }),
     main: binary,
-    files: [binary, 'LICENSE-*'],
+    files: [binary, 'backends/*', 'LICENSE-*'],
   })
-  copyFileSync(join(root, 'bindings/node', binary), join(folder, binary))
+  copyFileSync(join(from, binary), join(folder, binary))
+  if (existsSync(backends)) cpSync(backends, join(folder, 'backends'), { recursive: true })
   return `${name}-${platform}`
 }
 

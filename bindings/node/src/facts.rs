@@ -178,11 +178,12 @@ impl From<WorkerStatus> for WorkerState {
 pub struct Backend {
     pub name: String,
     pub n_devices: u32,
+    pub variant: Option<String>,
 }
 
 impl From<BackendInfo> for Backend {
     fn from(backend: BackendInfo) -> Self {
-        Self { name: backend.name, n_devices: count(backend.n_devices) }
+        Self { name: backend.name, n_devices: count(backend.n_devices), variant: backend.variant }
     }
 }
 

@@ -248,6 +248,8 @@ export interface BackendInfo {
   readonly name: string
   /** Devices of it that were found. */
   readonly nDevices: number
+  /** Which of its variants was chosen for this processor, such as `'haswell'`; absent where the build has one only. */
+  readonly variant?: string
 }
 
 /** What sort of device it is. An accelerator helps the CPU with some operations and holds no layers. */

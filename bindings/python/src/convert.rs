@@ -187,7 +187,7 @@ impl ToPython for RuntimeMetrics {
 
 impl ToPython for BackendInfo {
     fn to_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        instance!(py, "BackendInfo", (self.name, self.n_devices))
+        instance!(py, "BackendInfo", (self.name, self.n_devices, self.variant))
     }
 }
 

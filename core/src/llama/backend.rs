@@ -1,4 +1,6 @@
-//! One-time start of llama.cpp, and the check that this CPU can run it.
+//! One-time start of llama.cpp, and the check that this CPU can run it. A build
+//! with the feature `dynamic-backends` runs on every CPU and loads what suits
+//! the one at hand (`modules.rs`).
 
 use super::{
     logging,
@@ -12,13 +14,17 @@ use std::{ffi::CStr, sync::OnceLock};
 /// models of the process may use it at any time.
 ///
 /// # Errors
-/// `Unsupported` on a CPU that can't run it, and where a backend's driver
-/// fails at its start.
+/// `Unsupported` on a CPU that can't run it, where no module for it is there,
+/// and where a backend's driver fails at its start.
 pub(crate) fn ensure_started() -> Result<(), MullamaError> {
     static STARTED: OnceLock<Result<(), MullamaError>> = OnceLock::new();
     check_cpu()?;
     let start = || {
         logging::install();
+        // The modules' static objects come before those of the start below, and
+        // so before the exit handlers that are registered after it.
+        #[cfg(feature = "dynamic-backends")]
+        super::modules::load()?;
         let mut error = ErrorText::new();
         // Makes ggml's registry too, so that an exit handler that is
         // registered after this runs before its destruction.
@@ -37,7 +43,7 @@ pub(crate) fn ensure_started() -> Result<(), MullamaError> {
 /// # Errors
 /// `Unsupported`, naming the missing instruction sets.
 pub(crate) fn check_cpu() -> Result<(), MullamaError> {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(feature = "dynamic-backends")))]
     {
         let missing: Vec<&str> = [
             ("AVX2", std::is_x86_feature_detected!("avx2")),
@@ -50,12 +56,26 @@ pub(crate) fn check_cpu() -> Result<(), MullamaError> {
         .collect();
         if !missing.is_empty() {
             return Err(MullamaError::Unsupported(format!(
-                "this CPU lacks {}, which this build of mullama needs",
+                "this CPU lacks {}, which this build of mullama needs; use a package with all variants of the CPU \
+                 backend, or build one with the feature `dynamic-backends`",
                 missing.join(", ")
             )));
         }
     }
     Ok(())
+}
+
+/// The variant of the CPU backend that was chosen when llama.cpp was started;
+/// `None` where it is a part of this build.
+pub(super) fn cpu_variant() -> Option<String> {
+    #[cfg(feature = "dynamic-backends")]
+    {
+        super::modules::variant()
+    }
+    #[cfg(not(feature = "dynamic-backends"))]
+    {
+        None
+    }
 }
 
 /// llama.cpp's own list of the instruction sets and features it was built

@@ -20,7 +20,9 @@ pub(crate) fn backends() -> Result<Vec<BackendInfo>, MullamaError> {
         // SAFETY: both pointers are valid; the shim writes no more than
         // `error.size()` bytes.
         let status = unsafe { shim::mullama_backend_at(index, &raw mut raw, error.as_mut_ptr(), error.size()) };
-        (status, BackendInfo { name: text(raw.name), n_devices: raw.n_devices })
+        let name = text(raw.name);
+        let variant = if name == CPU { backend::cpu_variant() } else { None };
+        (status, BackendInfo { name, n_devices: raw.n_devices, variant })
     })
 }
 
@@ -92,8 +94,11 @@ pub(super) fn usable_gpu_layers(wanted: i32) -> Result<i32, MullamaError> {
     Ok(0)
 }
 
+/// ggml's name of the backend that has variants.
+const CPU: &str = "CPU";
+
 /// ggml's names of the backends that compute on the CPU.
-const CPU_BACKENDS: [&str; 2] = ["CPU", "BLAS"];
+const CPU_BACKENDS: [&str; 2] = [CPU, "BLAS"];
 
 /// Reads entries from index 0 on, until there is none.
 fn read_all<T>(read: impl Fn(usize, &mut ErrorText) -> (i32, T)) -> Result<Vec<T>, MullamaError> {

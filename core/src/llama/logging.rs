@@ -22,6 +22,14 @@ thread_local! {
 /// How many error lines are kept.
 const MAX_ERRORS: usize = 8;
 
+/// How llama.cpp and ggml take a callback for their log.
+#[cfg(feature = "dynamic-backends")]
+pub(super) type LogCallback = sys::ggml_log_callback;
+
+/// The callback, for a module that has a log of its own.
+#[cfg(feature = "dynamic-backends")]
+pub(super) const CALLBACK: LogCallback = Some(on_log);
+
 /// Installs the callback. The log is global to the process, so this is done
 /// once, before anything else of llama.cpp runs.
 pub(super) fn install() {

@@ -17,6 +17,10 @@ mod exit;
 pub(crate) mod gguf;
 mod logging;
 mod model;
+#[cfg(feature = "dynamic-backends")]
+mod modules;
+#[cfg(feature = "dynamic-backends")]
+mod own_folder;
 mod shim;
 mod thread_pool;
 

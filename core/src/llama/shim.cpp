@@ -58,6 +58,11 @@ int32_t mullama_start(char * error, size_t error_size) {
     });
 }
 
+int32_t mullama_backend_load(const char * path, char * error, size_t error_size) {
+    return guarded(error, error_size,
+                   [&]() -> int32_t { return ggml_backend_load(path) != nullptr ? MULLAMA_OK : MULLAMA_NULL; });
+}
+
 int32_t mullama_backend_at(size_t index, mullama_backend * backend, char * error, size_t error_size) {
     return guarded(error, error_size, [&]() -> int32_t {
         if (index >= ggml_backend_reg_count()) {

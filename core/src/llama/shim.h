@@ -24,6 +24,10 @@ enum : int32_t {
 // backends for their devices.
 int32_t mullama_start(char * error, size_t error_size);
 
+// Loads a backend's module into ggml's registry. MULLAMA_NULL where ggml does
+// not take it.
+int32_t mullama_backend_load(const char * path, char * error, size_t error_size);
+
 // A backend of ggml's registry. The name is never freed.
 struct mullama_backend {
     const char * name;

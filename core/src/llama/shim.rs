@@ -29,6 +29,8 @@ pub(super) struct RawDevice {
 
 unsafe extern "C" {
     pub(super) fn mullama_start(error: *mut c_char, error_size: usize) -> i32;
+    #[cfg(feature = "dynamic-backends")]
+    pub(super) fn mullama_backend_load(path: *const c_char, error: *mut c_char, error_size: usize) -> i32;
     pub(super) fn mullama_backend_at(
         index: usize,
         backend: *mut RawBackend,

@@ -161,6 +161,7 @@ const built: BackendInfo[] = backends()
 const found: DeviceInfo[] = devices()
 const kind: DeviceKind | undefined = found[0]?.kind
 const memory: number = (found[0]?.memoryFree ?? 0) + (built[0]?.nDevices ?? 0)
+const variant: string | undefined = built[0]?.variant
 
 {
   await using scoped = await Model.load('model.gguf')

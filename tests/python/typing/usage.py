@@ -147,6 +147,7 @@ async def the_runtime(model: mullama.Model) -> None:
     assert_type(await runtime.metrics_text(), str)
     assert_type(runtime.is_running(), bool)
     assert_type(mullama.backends()[0].n_devices, int)
+    assert_type(mullama.backends()[0].variant, str | None)
     device = mullama.devices()[0]
     if device.kind == "integrated_gpu":
         assert_type(device.memory_free, int)

@@ -242,6 +242,9 @@ class BackendInfo:
     name: str
     n_devices: int
     """Devices that it found on this machine."""
+    variant: str | None
+    """Which of its variants was chosen for this processor, such as `haswell`;
+    None where the build has one only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,7 +264,7 @@ pub(crate) fn statuses(statuses: &HashMap<String, WorkerStatus>) -> Value {
 }
 
 pub(crate) fn backends(backends: &[BackendInfo]) -> Value {
-    backends.iter().map(|it| json!({ "name": it.name, "n_devices": it.n_devices })).collect()
+    backends.iter().map(|it| json!({ "name": it.name, "n_devices": it.n_devices, "variant": it.variant })).collect()
 }
 
 pub(crate) fn devices(devices: &[DeviceInfo]) -> Value {
