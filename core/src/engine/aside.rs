@@ -216,6 +216,7 @@ impl Worker {
             let params = ContextParams {
                 n_ctx: n_cells,
                 n_batch: ROWS.min(self.limits.batch_size),
+                n_rows_at_once: ROWS,
                 n_seq_max: 1,
                 n_outputs_max: 1,
                 n_threads: self.limits.threads,
