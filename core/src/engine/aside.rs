@@ -68,8 +68,8 @@ pub(super) struct Aside {
     pub(super) is_computing: bool,
     /// When the next step of the others is due.
     due: Instant,
-    /// Since when the threads compute the piece under way.
-    piece: Instant,
+    /// Since when the threads compute pieces, with no step between.
+    since: Instant,
     /// What steps of the others took during the decode under way.
     others: Duration,
 }
@@ -87,7 +87,7 @@ impl Aside {
             oldest_had_turn: false,
             is_computing: false,
             due: now,
-            piece: now,
+            since: now,
             others: Duration::ZERO,
         }
     }
@@ -173,12 +173,12 @@ impl Worker {
         let mut batch = std::mem::replace(&mut self.aside.batch, Batch::new(0));
         self.aside.others = Duration::ZERO;
         self.pace.start();
-        self.aside.piece = Instant::now();
-        let started = self.aside.piece;
+        self.aside.since = Instant::now();
+        let started = self.aside.since;
         self.aside.is_computing = true;
         let result = context.decode_in_pieces(&mut batch, &mut || self.between_pieces());
         self.aside.is_computing = false;
-        self.adapt_to_piece();
+        self.adapt_to_pieces();
         self.aside.batch = batch;
         self.aside.used = Instant::now();
         self.aside.holds = None;
@@ -270,28 +270,35 @@ impl Worker {
     /// The engine's turn, between two pieces: what arrived, and a step of the
     /// others if one is due.
     fn between_pieces(&mut self) {
-        self.adapt_to_piece();
         let now = Instant::now();
-        if now >= self.aside.due && !self.shared.inbox.is_closing() {
-            self.shared.inbox.drain(&mut self.waiting);
-            self.drop_what_is_over(now);
-            self.let_in();
-            let rows = self.plan();
-            if rows.iter().any(|&n| n > 0) {
-                self.step(&rows);
-                self.wake_readers();
-                let took = now.elapsed();
-                self.aside.others += took;
-                self.aside.due = Instant::now() + took.max(TURN);
-            }
+        if now < self.aside.due || self.shared.inbox.is_closing() {
+            return;
+        }
+        self.shared.inbox.drain(&mut self.waiting);
+        self.drop_what_is_over(now);
+        self.let_in();
+        let rows = self.plan();
+        let steps = rows.iter().any(|&n| n > 0);
+        if !steps && self.aside.since.elapsed() < TURN {
+            return;
+        }
+        self.adapt_to_pieces();
+        if steps {
+            let started = Instant::now();
+            self.step(&rows);
+            self.wake_readers();
+            let took = started.elapsed();
+            self.aside.others += took;
+            self.aside.due = Instant::now() + took.max(TURN);
         }
         self.pace.start();
-        self.aside.piece = Instant::now();
+        self.aside.since = Instant::now();
     }
 
-    /// How long threads waited in the piece that has ended counts as in a step.
-    fn adapt_to_piece(&mut self) {
-        self.adapt_threads(None, self.aside.piece.elapsed());
+    /// How long threads waited in the last pieces counts as in a step. One
+    /// piece would be too short to tell.
+    fn adapt_to_pieces(&mut self) {
+        self.adapt_threads(None, self.aside.since.elapsed());
     }
 }
 
