@@ -4,7 +4,7 @@
 
 pub mod prometheus;
 
-use mullama::{AsyncModel, EngineMetrics, ModelOptions, StreamConfig};
+use mullama::{AsyncModel, EngineMetrics, Generation, ModelOptions, StreamConfig};
 use mullama_test_support::TinyModel;
 use std::{future::Future, path::PathBuf, time::Duration};
 use tempfile::TempDir;
@@ -72,6 +72,20 @@ pub async fn until(model: &AsyncModel, wanted: impl Fn(&EngineMetrics) -> bool) 
 /// Waits until nothing is queued or active.
 pub async fn until_idle(model: &AsyncModel) {
     until(model, |metrics| metrics.active == 0 && metrics.queued == 0).await;
+}
+
+/// Compares tokens as far as they win by a margin: rows that are computed in
+/// other batches differ in their last bits, and near-ties may fall either way.
+/// `expected` has log-probabilities of two tokens a place. Gives how many
+/// tokens were compared.
+pub fn agree(expected: &Generation, got: &Generation) -> usize {
+    for (place, want) in expected.logprobs.iter().flatten().enumerate() {
+        if want.top[0].logprob - want.top[1].logprob < 0.02 {
+            return place;
+        }
+        assert_eq!(got.tokens[place], want.token_id, "at {place}");
+    }
+    expected.tokens.len()
 }
 
 /// The Rust code of the pages compiles.

@@ -4,9 +4,9 @@
 #![forbid(unsafe_code)]
 
 use futures_util::{StreamExt, future::join_all};
-use mullama::{Generation, ModelOptions};
+use mullama::ModelOptions;
 use mullama_test_support::TinyModel;
-use mullama_tests::{Tiny, exactly, load, options, run, until, until_idle};
+use mullama_tests::{Tiny, agree, exactly, load, options, run, until, until_idle};
 
 /// Its prefill takes long enough for others to come and go meanwhile.
 async fn slow(options: ModelOptions) -> Tiny {
@@ -17,17 +17,6 @@ async fn slow(options: ModelOptions) -> Tiny {
 /// A prompt of `n` tokens that begins unlike others.
 fn prompt(first: char, n: usize) -> String {
     std::iter::once(first).chain((1..n).map(|i| char::from(b'a' + (i * i % 23) as u8))).collect()
-}
-
-/// Gives how many tokens were compared: those that won by a margin.
-fn agree(expected: &Generation, got: &Generation) -> usize {
-    for (place, want) in expected.logprobs.iter().flatten().enumerate() {
-        if want.top[0].logprob - want.top[1].logprob < 0.02 {
-            return place;
-        }
-        assert_eq!(got.tokens[place], want.token_id, "at {place}");
-    }
-    expected.tokens.len()
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use futures_util::future::join_all;
 use mullama::{AsyncModel, Generation, ModelOptions, MullamaError};
 use mullama_test_support::TinyModel;
-use mullama_tests::{exactly, load, options, run, tiny, until, until_idle};
+use mullama_tests::{agree, exactly, load, options, run, tiny, until, until_idle};
 use std::time::Duration;
 
 /// A prompt of at least `n` tokens, which ends with `last`.
@@ -15,17 +15,6 @@ fn prompt(n: usize, last: &str) -> String {
     let mut text: String = (0..n).map(|i| char::from(b'a' + (i * i % 23) as u8)).collect();
     text.push_str(last);
     text
-}
-
-/// Gives how many tokens were compared.
-fn agree(expected: &Generation, got: &Generation) -> usize {
-    for (place, want) in expected.logprobs.iter().flatten().enumerate() {
-        if want.top[0].logprob - want.top[1].logprob < 0.02 {
-            return place;
-        }
-        assert_eq!(got.tokens[place], want.token_id, "at {place}");
-    }
-    expected.tokens.len()
 }
 
 async fn ask(model: &AsyncModel, prompt: &str, n: usize) -> Generation {
