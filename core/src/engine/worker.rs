@@ -1,13 +1,15 @@
 //! The loop of an engine's thread: take what arrived, drop what is over, admit,
 //! plan, decode, sample, hand over. Who comes in is in [`admission`], what
-//! sequences take from each other in [`sharing`], and what is done about a
-//! full memory in [`room`]. Its stack frame owns the context and all
-//! sequences. It never blocks on a reader and never tokenizes a prompt.
+//! sequences take from each other in [`sharing`], what is done about a full
+//! memory in [`room`], and how long prompts are computed in [`aside`]. Its stack
+//! frame owns the context and all sequences. It never blocks on a reader and
+//! never tokenizes a prompt.
 //!
 //! Deliberately absent: policy (which rows a step takes is `scheduler`'s) and
 //! anything about languages or runtimes.
 //!
 //! [`admission`]: super::admission
+//! [`aside`]: super::aside
 //! [`sharing`]: super::sharing
 //! [`room`]: super::room
 
