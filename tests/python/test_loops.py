@@ -10,7 +10,7 @@ from pathlib import Path
 import mullama
 import pytest
 from conftest import ENDLESS, SOON, generating, idle, until
-from mullama import _loop
+from mullama import _mailbox
 
 Model = mullama.Model
 
@@ -228,7 +228,7 @@ def test_what_was_taken_with_an_exit_is_given_later(new_loop: Callable[[], async
 
     async def main() -> None:
         running = asyncio.get_running_loop()
-        mailbox = _loop._Mailbox(running)
+        mailbox = _mailbox.Mailbox(running)
         load, other = running.create_future(), running.create_future()
         mailbox.waiting = {0: (load, leave), 1: (other, None)}
         mailbox.letters.extend([(0, 0, 0.5), (1, 1, "a result")])

@@ -13,7 +13,7 @@ from typing import Any
 import mullama
 import pytest
 from conftest import ENDLESS, SOON, engine_threads, until
-from mullama import _loop
+from mullama import _mailbox
 
 ModelPool = mullama.ModelPool
 SHORT: Any = {"max_tokens": 3, "ignore_eos": True}
@@ -236,7 +236,7 @@ async def test_a_lease_whose_task_is_cancelled_before_it_goes_on_is_back_at_once
     """The result is there, and its task has not run yet."""
     held = await taken(pool)
     [task] = await queue(pool, 1)
-    waits = _loop._mailbox_of(asyncio.get_running_loop()).waiting
+    waits = _mailbox.mailbox_here().waiting
     held[0].release()
     while not any(future.done() for future, _ in waits.values()):
         await asyncio.sleep(0)

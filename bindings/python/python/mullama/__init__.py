@@ -11,57 +11,117 @@ exceptions, which are also here.
 
 import atexit as _atexit
 
-from . import _mullama, errors, sync
-from ._batch import Batch
-from ._context import Context
-from ._devices import backends, devices
+from . import _lazy, _mullama
 from ._model import Model
-from ._options import ContextOptions, GenerateOptions, KvType, LoadOptions, RuntimeOptions
-from ._pool import ModelPool, PooledModel
-from ._runtime import MullamaRuntime, configure_runtime, runtime
-from ._stream import TokenStream
-from ._tasks import GenerationTask, TaskManager
-from ._types import (
-    BackendInfo,
-    DeviceInfo,
-    DeviceKind,
-    EngineMetrics,
-    FinishReason,
-    Generation,
-    Histogram,
-    LayerPlacement,
-    ModelInfo,
-    PoolStats,
-    RuntimeMetrics,
-    Timings,
-    TokenData,
-    TokenLogprob,
-    TokenLogprobs,
-    Usage,
-    WorkerState,
-    WorkerStatus,
-)
-from .errors import (
-    CancelledError,
-    ClosedError,
-    ContextError,
-    GenerationError,
-    InternalError,
-    InvalidInputError,
-    InvalidModelError,
-    IoError,
-    ModelLoadError,
-    ModelNotFoundError,
-    MullamaError,
-    OperationFailedError,
-    OutOfMemoryError,
-    PromptTooLongError,
-    QueueFullError,
-    StateError,
-    TimeoutError,
-    TokenizationError,
-    UnsupportedError,
-)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import errors, sync
+    from ._batch import Batch
+    from ._context import Context
+    from ._devices import backends, devices
+    from ._options import ContextOptions, GenerateOptions, KvType, LoadOptions, RuntimeOptions
+    from ._pool import ModelPool, PooledModel
+    from ._runtime import MullamaRuntime, configure_runtime, runtime
+    from ._stream import TokenStream
+    from ._tasks import GenerationTask, TaskManager
+    from ._types import (
+        BackendInfo,
+        DeviceInfo,
+        DeviceKind,
+        EngineMetrics,
+        FinishReason,
+        Generation,
+        Histogram,
+        LayerPlacement,
+        ModelInfo,
+        PoolStats,
+        RuntimeMetrics,
+        Timings,
+        TokenData,
+        TokenLogprob,
+        TokenLogprobs,
+        Usage,
+        WorkerState,
+        WorkerStatus,
+    )
+    from .errors import (
+        CancelledError,
+        ClosedError,
+        ContextError,
+        GenerationError,
+        InternalError,
+        InvalidInputError,
+        InvalidModelError,
+        IoError,
+        ModelLoadError,
+        ModelNotFoundError,
+        MullamaError,
+        OperationFailedError,
+        OutOfMemoryError,
+        PromptTooLongError,
+        QueueFullError,
+        StateError,
+        TimeoutError,
+        TokenizationError,
+        UnsupportedError,
+    )
+else:
+    __getattr__ = _lazy.attributes(
+        __name__,
+        {
+            "._batch": ("Batch",),
+            "._context": ("Context",),
+            "._devices": ("backends", "devices"),
+            "._options": ("ContextOptions", "GenerateOptions", "KvType", "LoadOptions", "RuntimeOptions"),
+            "._pool": ("ModelPool", "PooledModel"),
+            "._runtime": ("MullamaRuntime", "configure_runtime", "runtime"),
+            "._stream": ("TokenStream",),
+            "._tasks": ("GenerationTask", "TaskManager"),
+            "._types": (
+                "BackendInfo",
+                "DeviceInfo",
+                "DeviceKind",
+                "EngineMetrics",
+                "FinishReason",
+                "Generation",
+                "Histogram",
+                "LayerPlacement",
+                "ModelInfo",
+                "PoolStats",
+                "RuntimeMetrics",
+                "Timings",
+                "TokenData",
+                "TokenLogprob",
+                "TokenLogprobs",
+                "Usage",
+                "WorkerState",
+                "WorkerStatus",
+            ),
+            ".errors": (
+                "CancelledError",
+                "ClosedError",
+                "ContextError",
+                "GenerationError",
+                "InternalError",
+                "InvalidInputError",
+                "InvalidModelError",
+                "IoError",
+                "ModelLoadError",
+                "ModelNotFoundError",
+                "MullamaError",
+                "OperationFailedError",
+                "OutOfMemoryError",
+                "PromptTooLongError",
+                "QueueFullError",
+                "StateError",
+                "TimeoutError",
+                "TokenizationError",
+                "UnsupportedError",
+            ),
+            ".sync": (),
+        },
+    )
 
 __version__ = _mullama.__version__
 
@@ -124,6 +184,11 @@ __all__ = [
     "runtime",
     "sync",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 # Exit handlers run while Python still works: the last moment at which native
 # threads can be stopped in order.

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
 from . import _mullama
-from ._batch import Batch
 from ._closing import AsyncClosing
 from ._loop import run
-from ._model import Model, request
-from ._options import ContextOptions, GenerateOptions
-from ._stream import TokenStream
+from ._model import request
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
     from typing_extensions import Self, Unpack
+
+    from ._batch import Batch
+    from ._model import Model
+    from ._options import ContextOptions, GenerateOptions
+    from ._stream import TokenStream
 
 
 class ContextState:
@@ -89,6 +91,8 @@ class Context(ContextState, AsyncClosing):
         with which nothing is appended; `TimeoutError`, `ClosedError`,
         `GenerationError`, `OutOfMemoryError`.
         """
+        from ._stream import TokenStream
+
         return TokenStream(self._native.generate_stream(tokens, request(max_tokens, options)))
 
     async def process_batch(self, batches: Iterable[Batch]) -> list[list[int]]:

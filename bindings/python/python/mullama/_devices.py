@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from . import _mullama
-from ._types import BackendInfo, DeviceInfo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._types import BackendInfo, DeviceInfo
 
 
 def backends() -> list[BackendInfo]:

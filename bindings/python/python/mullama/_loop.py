@@ -1,131 +1,27 @@
-"""Runs native operations from asyncio: one `_Mailbox` for each event loop
-and thread.
+"""Runs native operations from asyncio, which is imported by the first that is
+run: where a loop runs, it is there.
 
-Everything here runs in the loop's own thread. The native side posts messages
-from its threads and wakes the loop through a socket; it never touches a
-Python object there.
+Everything here runs in the loop's own thread.
 """
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import weakref
-from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
-from . import _mullama
-
-_PROGRESS, _RESULT = 0, 1
-
-OnProgress = Callable[[float], object]
-
-
-class _Mailbox:
-    """Gives the messages of one loop's operations to those who wait.
-
-    The loop holds it as the reader of its socket, and it does not hold the
-    loop: it goes when the loop is closed.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.native = _mullama.Mailbox()
-        self.waiting: dict[int, tuple[asyncio.Future[Any], OnProgress | None]] = {}
-        # Taken from the native side, but not given to those who wait yet.
-        self.letters: deque[tuple[int, int, Any]] = deque()
-        # Tasks that nobody else has to hold. They go with the loop.
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.held_by_loop = True
-        try:
-            loop.add_reader(self.native.open_socket(), self._deliver)
-        except NotImplementedError:
-            self.held_by_loop = False
-            self.native = _mullama.Mailbox()
-            # The native side would keep a bound method, and so itself, alive.
-            this = weakref.ref(self)
-            self.native.call_instead(lambda: _deliver_to(this()))
-
-    def begin(self, operation: _mullama.Operation, on_progress: OnProgress | None) -> tuple[int, asyncio.Future[Any]]:
-        """Starts the operation; the future gets its result."""
-        key = operation.start(self.native)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.waiting[key] = (future, on_progress)
-        return key, future
-
-    def _deliver(self) -> None:
-        self.letters.extend(self.native.take())
-        try:
-            while self.letters:
-                self._give(*self.letters.popleft())
-        finally:
-            # Ctrl-C or an exit got out: the others still get theirs.
-            if self.letters:
-                asyncio.get_running_loop().call_soon(self._deliver)
-
-    def _give(self, key: int, kind: int, value: Any) -> None:
-        future, on_progress = self.waiting.get(key, (None, None))
-        if future is None or future.done():
-            return
-        if kind == _RESULT:
-            future.set_result(value)
-        elif kind != _PROGRESS:
-            future.set_exception(value)
-        elif on_progress is not None:
-            _report(on_progress, value, future)
-
-
-def _deliver_to(mailbox: _Mailbox | None) -> None:
-    if mailbox is not None:
-        mailbox._deliver()
-
-
-def _report(on_progress: OnProgress, share: float, future: asyncio.Future[Any]) -> None:
-    """Calls the callback; its exception becomes the operation's."""
-    try:
-        on_progress(share)
-    except StopIteration as error:
-        # A future can't hold this one.
-        wrapped = RuntimeError("on_progress raised StopIteration")
-        wrapped.__cause__ = error
-        future.set_exception(wrapped)
-    except BaseException as error:
-        future.set_exception(error)
-        if not isinstance(error, Exception):
-            raise
-
-
-class _Mailboxes(threading.local):
-    """This thread's mailboxes, one for each loop."""
-
-    def __init__(self) -> None:
-        # Weak, so that a closed loop goes with its pending tasks, which stops
-        # their native work.
-        self.by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Mailbox]]
-        self.by_loop = weakref.WeakKeyDictionary()
-        # Where a loop holds no reader, nobody else would hold the mailbox.
-        self.kept: dict[asyncio.AbstractEventLoop, _Mailbox] = {}
-
-
-_mailboxes = _Mailboxes()
-
-
-def _mailbox_of(loop: asyncio.AbstractEventLoop) -> _Mailbox:
-    known = _mailboxes.by_loop.get(loop)
-    mailbox = known() if known is not None else None
-    if mailbox is None:
-        mailbox = _Mailbox(loop)
-        _mailboxes.by_loop[loop] = weakref.ref(mailbox)
-        _mailboxes.kept = {other: kept for other, kept in _mailboxes.kept.items() if not other.is_closed()}
-        if not mailbox.held_by_loop:
-            _mailboxes.kept[loop] = mailbox
-    return mailbox
+    from . import _mullama
+    from ._mailbox import OnProgress
 
 
 async def run(operation: _mullama.Operation, on_progress: OnProgress | None = None) -> Any:
     """The operation's result. However the wait ends, the native work has
     ended or is being stopped afterwards."""
-    mailbox = _mailbox_of(asyncio.get_running_loop())
+    from ._mailbox import mailbox_here
+
+    mailbox = mailbox_here()
     key, future = mailbox.begin(operation, on_progress)
     try:
         return await future
@@ -139,13 +35,13 @@ async def run(operation: _mullama.Operation, on_progress: OnProgress | None = No
 
 async def news(stream: _mullama.TokenStream) -> None:
     """Waits until the stream has something to take."""
-    loop = asyncio.get_running_loop()
-    mailbox = _mailbox_of(loop)
+    from ._mailbox import mailbox_here
+
+    mailbox = mailbox_here()
     key = stream.listen(mailbox.native)
     if key is None:
         return
-    future: asyncio.Future[Any] = loop.create_future()
-    mailbox.waiting[key] = (future, None)
+    future = mailbox.expect(key, None)
     try:
         await future
     except BaseException:
@@ -161,10 +57,13 @@ def spawn(
     """Runs a coroutine as a task of the running loop, which holds it, and
     cancels it when the operation ends. `ended` is told the task, and whether it
     was to stop."""
-    loop = asyncio.get_running_loop()
-    mailbox = _mailbox_of(loop)
+    import asyncio
+
+    from ._mailbox import mailbox_here
+
+    mailbox = mailbox_here()
     key, stop = mailbox.begin(stopping, None)
-    task = loop.create_task(work)
+    task = asyncio.get_running_loop().create_task(work)
     mailbox.tasks.add(task)
 
     def done(task: asyncio.Task[None]) -> None:

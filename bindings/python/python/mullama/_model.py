@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
 from . import _mullama
 from ._closing import AsyncClosing
 from ._loop import run
-from ._options import GenerateOptions, LoadOptions
-from ._stream import TokenStream
-from ._types import EngineMetrics, Generation, LayerPlacement, ModelInfo
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from typing import Any
+
     from typing_extensions import Self, Unpack
+
+    from ._options import GenerateOptions, LoadOptions
+    from ._stream import TokenStream
+    from ._types import EngineMetrics, Generation, LayerPlacement, ModelInfo
 
 
 class ModelState:
@@ -99,6 +101,8 @@ class Model(ModelState, AsyncClosing):
         Raises `InvalidInputError` for arguments that can't be used at all; the
         iteration raises the rest.
         """
+        from ._stream import TokenStream
+
         return TokenStream(self._native.generate_stream(prompt, request(max_tokens, options)))
 
     async def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Coroutine, Generator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
 
 from . import _mullama
 from ._closing import AsyncClosing
 from ._loop import run
 from ._model import Model
-from ._options import LoadOptions
-from ._types import PoolStats
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Generator
+    from types import TracebackType
+    from typing import Any
+
     from typing_extensions import Self, Unpack
+
+    from ._options import LoadOptions
+    from ._types import PoolStats
+
+    Lending = Coroutine[Any, Any, "PooledModel"]
+else:
+    Lending = Coroutine
 
 
 class PoolState:
@@ -136,13 +144,13 @@ class ModelPool(PoolState, AsyncClosing):
         return self._describe("mullama.ModelPool")
 
 
-class Acquisition(Coroutine[Any, Any, PooledModel]):
+class Acquisition(Lending):
     """What `ModelPool.acquire` gives: a coroutine, so that it can be awaited
     and made a task, and a context manager that gives the lease back."""
 
     __slots__ = ("_call", "_lease")
 
-    def __init__(self, call: Coroutine[Any, Any, PooledModel]) -> None:
+    def __init__(self, call: Lending) -> None:
         self._call = call
         self._lease: PooledModel | None = None
 

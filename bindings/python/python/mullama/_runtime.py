@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from . import _mullama
 from ._loop import run
-from ._options import RuntimeOptions
-from ._types import RuntimeMetrics
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from ._options import RuntimeOptions
+    from ._types import RuntimeMetrics
 
 
 class RuntimeState:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
-from . import _mullama
 from ._loop import news
-from ._types import FinishReason, Timings, TokenData, Usage
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+    from types import TracebackType
+    from typing import Any
+
     from typing_extensions import Self
+
+    from . import _mullama
+    from ._types import FinishReason, Timings, TokenData, Usage
 
 
 class StreamState:

@@ -3,19 +3,22 @@ metrics, and workers of one's own."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Generator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
-
 from . import _mullama
 from ._loop import run, spawn
-from ._model import Model, request
-from ._options import GenerateOptions
-from ._types import Generation, RuntimeMetrics, WorkerStatus
+from ._model import request
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Generator
+    from types import TracebackType
+    from typing import Any
+
     from typing_extensions import Self, Unpack
+
+    from ._model import Model
+    from ._options import GenerateOptions
+    from ._types import Generation, RuntimeMetrics, WorkerStatus
 
 
 class TaskState:
@@ -138,6 +141,8 @@ class TaskManager(ManagerState):
         Raises `InvalidInputError` for a `name` that a running worker has,
         `ClosedError`, and `RuntimeError` where no event loop runs.
         """
+        import asyncio
+
         asyncio.get_running_loop()
         worker = self._native.spawn_worker(name, function)
 

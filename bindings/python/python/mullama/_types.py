@@ -3,8 +3,12 @@ position, in the order of the fields."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+    from ._records import dataclass
 
 FinishReason: TypeAlias = Literal["stop", "stop_string", "length", "context_full", "cancelled"]
 """Why a generation ended: an end-of-generation token, a stop string,

@@ -10,15 +10,33 @@ the native work.
 ...         print(token.text, end="", flush=True)
 """
 
-from .._batch import Batch
-from .._devices import backends, devices
-from .._runtime import configure_runtime
-from ._context import Context
+from .. import _lazy
 from ._model import Model
-from ._pool import ModelPool, PooledModel
-from ._runtime import MullamaRuntime, runtime
-from ._stream import TokenStream
-from ._tasks import GenerationTask, TaskManager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .._batch import Batch
+    from .._devices import backends, devices
+    from .._runtime import configure_runtime
+    from ._context import Context
+    from ._pool import ModelPool, PooledModel
+    from ._runtime import MullamaRuntime, runtime
+    from ._stream import TokenStream
+    from ._tasks import GenerationTask, TaskManager
+else:
+    __getattr__ = _lazy.attributes(
+        __name__,
+        {
+            ".._batch": ("Batch",),
+            ".._devices": ("backends", "devices"),
+            ".._runtime": ("configure_runtime",),
+            "._context": ("Context",),
+            "._pool": ("ModelPool", "PooledModel"),
+            "._runtime": ("MullamaRuntime", "runtime"),
+            "._stream": ("TokenStream",),
+            "._tasks": ("GenerationTask", "TaskManager"),
+        },
+    )
 
 __all__ = [
     "Batch",
@@ -35,3 +53,7 @@ __all__ = [
     "devices",
     "runtime",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

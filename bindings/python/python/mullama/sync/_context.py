@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
 from .. import _mullama
-from .._batch import Batch
 from .._closing import Closing
 from .._context import ContextState
 from .._model import request
-from .._options import ContextOptions, GenerateOptions
-from ._model import Model
-from ._stream import TokenStream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
     from typing_extensions import Self, Unpack
+
+    from .._batch import Batch
+    from .._options import ContextOptions, GenerateOptions
+    from ._model import Model
+    from ._stream import TokenStream
 
 
 class Context(ContextState, Closing):
@@ -45,6 +46,8 @@ class Context(ContextState, Closing):
         """Appends the tokens to sequence 0 and generates what follows, for
         `for`. Submitted by this call, which does not wait; otherwise, and in
         what is raised, like `mullama.Context.generate_stream`."""
+        from ._stream import TokenStream
+
         return TokenStream(self._native.generate_stream(tokens, request(max_tokens, options)))
 
     def process_batch(self, batches: Iterable[Batch]) -> list[list[int]]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
 from .. import _mullama
 from .._closing import Closing
 from .._model import ModelState, request
-from .._options import GenerateOptions, LoadOptions
-from .._types import Generation, LayerPlacement, ModelInfo
-from ._stream import TokenStream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from typing import Any
+
     from typing_extensions import Self, Unpack
+
+    from .._options import GenerateOptions, LoadOptions
+    from .._types import Generation, LayerPlacement, ModelInfo
+    from ._stream import TokenStream
 
 
 class Model(ModelState, Closing):
@@ -47,6 +49,8 @@ class Model(ModelState, Closing):
         self, prompt: str, max_tokens: int | None = None, **options: Unpack[GenerateOptions]
     ) -> TokenStream:
         """The answer token by token, for `for`."""
+        from ._stream import TokenStream
+
         return TokenStream(self._native.generate_stream(prompt, request(max_tokens, options)))
 
     def tokenize(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
-
 from .. import _mullama
 from .._closing import Closing
-from .._options import LoadOptions
 from .._pool import PoolState
 from ._model import Model
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
+    from typing import Any
+
     from typing_extensions import Self, Unpack
+
+    from .._options import LoadOptions
 
 
 class PooledModel(Model):

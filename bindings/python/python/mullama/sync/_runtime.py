@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from .._runtime import RuntimeState
-from .._types import RuntimeMetrics
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .._types import RuntimeMetrics
 
 
 class MullamaRuntime(RuntimeState):

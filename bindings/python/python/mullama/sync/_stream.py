@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from .._closing import Closing
 from .._stream import StreamState
-from .._types import TokenData
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from typing_extensions import Self
+
+    from .._types import TokenData
 
 
 class TokenStream(StreamState, Closing):

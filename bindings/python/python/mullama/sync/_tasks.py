@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING
 
-from .. import _mullama
 from .._model import request
-from .._options import GenerateOptions
 from .._tasks import ManagerState, TaskState, described
-from .._types import Generation
-from ._model import Model
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
     from typing_extensions import Self, Unpack
+
+    from .. import _mullama
+    from .._options import GenerateOptions
+    from .._types import Generation
+    from ._model import Model
 
 
 class GenerationTask(TaskState):
