@@ -2,7 +2,8 @@
 //! cost: one that knows the answer, and guesses only what stood before in the
 //! prompt or the answer.
 
-/// Seconds of steps of one sequence by their number of rows, from 1 on.
+/// What steps of one sequence cost by their number of rows, from 1 on, in
+/// plain steps.
 pub(crate) type Costs = Vec<f64>;
 
 /// How many tokens from `at` on stand in the same order somewhere before,
