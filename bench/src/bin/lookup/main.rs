@@ -15,7 +15,7 @@ mod oracle;
 mod replay;
 mod texts;
 
-use costs::{MAX_ROWS, median};
+use costs::{Costs, MAX_ROWS, median};
 use mullama::{AsyncModel, Generation, ModelOptions, MullamaError, StreamConfig};
 use std::{env, sync::Arc, time::Instant};
 use texts::{HALVES, Kind, TEXTS};
@@ -46,10 +46,18 @@ async fn main() -> Result<(), MullamaError> {
     let off = Arc::new(AsyncModel::load_with(&path, load(false)).await?);
     let on = AsyncModel::load_with(&path, load(true)).await?;
 
-    let costs = costs::measure(&off).await?;
-    let relative: Vec<String> = costs.iter().map(|cost| format!("{cost:.2}")).collect();
+    const STEPS: usize = 48;
+    let mut steps = Vec::new();
+    for text in TEXTS.iter().filter(|text| text.kind == Kind::New) {
+        let config = StreamConfig::new().max_tokens(STEPS + 1).temperature(0.0).ignore_eos(true);
+        let timings = off.generate_with(&text.prompt(), config).await?.timings;
+        steps.push(timings.decode.as_secs_f64() / STEPS as f64);
+    }
+    let costs = Costs::measure(&off, median(steps)).await?;
+    let relative: Vec<String> = (1..=MAX_ROWS).map(|n_rows| format!("{:.2}", costs.of(n_rows))).collect();
     println!("steps of 1 to {MAX_ROWS} rows of one sequence, in plain steps:\n{}", relative.join(" "));
-    println!("the limit of any drafting: {:.2}\n", MAX_ROWS as f64 / costs[MAX_ROWS - 1]);
+    println!("a step after one of another size costs {:.2} more", costs.change);
+    println!("the limit of any drafting: {:.2}\n", MAX_ROWS as f64 / costs.of(MAX_ROWS));
     println!(
         "{:19} half   off    on  ratio (95 %)          whole  modelled  best  guessed right  steps tokens",
         "text"

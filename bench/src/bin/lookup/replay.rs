@@ -2,7 +2,11 @@
 //! guesses are the core's own, the times are not measured. Tells noise from
 //! what is so.
 
-use crate::{curve::Curve, lookup::Lookup, oracle::Costs};
+use crate::{
+    costs::{Costs, MAX_ROWS},
+    curve::Curve,
+    lookup::Lookup,
+};
 use std::time::Duration;
 
 /// The length of a plain step; any would do.
@@ -17,18 +21,21 @@ pub(crate) fn gain(tokens: &[i32], n_prompt: usize, costs: &Costs) -> f64 {
     let mut curve = Curve::default();
     curve.observe(1, STEP);
     for _ in 0..WARM {
-        (2..=costs.len()).for_each(|n_rows| curve.observe(n_rows, STEP.mul_f64(costs[n_rows - 1])));
+        (2..=MAX_ROWS).for_each(|n_rows| curve.observe(n_rows, STEP.mul_f64(costs.of(n_rows) + costs.change)));
     }
     let mut lookup = Lookup::default();
     let mut draft = Vec::new();
     // The first token of an answer is the prefill's.
     let first = n_prompt + 1;
-    let (mut at, mut taken) = (first, 0.0);
+    let (mut at, mut taken, mut rows_before) = (first, 0.0, 1);
     while at < tokens.len() {
         lookup.update(&tokens[..at]);
         lookup.draft(&tokens[..at], &curve, tokens.len() - at - 1, &mut draft);
-        taken += costs[draft.len()];
-        curve.observe(draft.len() + 1, STEP.mul_f64(costs[draft.len()]));
+        let n_rows = draft.len() + 1;
+        let cost = costs.of(n_rows) + if n_rows == rows_before { 0.0 } else { costs.change };
+        rows_before = n_rows;
+        taken += cost;
+        curve.observe(n_rows, STEP.mul_f64(cost));
         for offset in 0..=draft.len() {
             lookup.drawn(&tokens[..at], tokens[at]);
             at += 1;
