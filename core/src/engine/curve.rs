@@ -13,9 +13,10 @@ pub(super) const MAX_ROWS: usize = ROWS[ROWS.len() - 1];
 /// Share of a plain step that each row more costs where no draft was measured.
 const UNKNOWN_ROW: f64 = 0.45;
 
-/// What a number of rows that was never measured is hoped to cost a row more
-/// against the nearest measured one: few enough to be tried.
-const HOPE: f64 = 0.8;
+/// What more rows than were measured are hoped to cost a row against the
+/// nearest measured number: few enough to be tried. Fewer rows cost as much a
+/// row at least, since the first ones cost most.
+const HOPE: f64 = 0.9;
 
 /// Weight of the newest step in the mean of its number of rows,
 const NEWEST: f64 = 0.2;
@@ -23,9 +24,17 @@ const NEWEST: f64 = 0.2;
 /// and of the first one against what was hoped: it may be slow by chance.
 const FIRST: f64 = 0.5;
 
-/// Plain steps after which a measure is forgotten, so that what was slow while
-/// the machine was busy is tried again.
+/// A step may be slow by chance: it counts for no more than so many times what
+/// was known.
+const MOST: f64 = 2.0;
+
+/// Plain steps after which a measure that promised nothing is hoped to be a
+/// little better, so that what was slow while the machine was busy is tried
+/// again some time. It is not forgotten: finding the same again costs drafts.
 const STALE: u32 = 300;
+
+/// How much better.
+const RECOVERY: f64 = 0.1;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -43,14 +52,20 @@ impl Curve {
         let seconds = elapsed.as_secs_f64();
         if n_rows == 1 {
             self.plain = Some(self.plain.map_or(seconds, |plain| mix(plain, seconds, NEWEST)));
-            for measure in &mut self.drafted {
-                *measure = measure.filter(|(_, age)| *age < STALE).map(|(cost, age)| (cost, age + 1));
+            for index in 0..ROWS.len() {
+                let hoped = self.hoped(index);
+                if let Some((cost, age)) = &mut self.drafted[index] {
+                    *age += 1;
+                    if *age >= STALE {
+                        (*cost, *age) = (mix(*cost, hoped.min(*cost), RECOVERY), 0);
+                    }
+                }
             }
         } else if let (Some(plain), Some(index)) = (self.plain, ROWS.iter().position(|&rows| rows == n_rows)) {
             let cost = seconds / plain;
             self.drafted[index] = Some(match self.drafted[index] {
-                Some((before, _)) => (mix(before, cost, NEWEST), 0),
-                None => (mix(self.hoped(index), cost, FIRST), 0),
+                Some((before, _)) => (mix(before, cost.min(MOST * before), NEWEST), 0),
+                None => (mix(self.hoped(index), cost.min(MOST * self.hoped(index)), FIRST), 0),
             });
         }
     }
@@ -68,7 +83,10 @@ impl Curve {
         let others = (0..ROWS.len()).filter(|&other| other != index);
         let known = others.filter_map(|other| Some((ROWS[other], self.drafted[other]?.0)));
         let nearest = known.min_by_key(|(rows, _)| rows.abs_diff(ROWS[index]));
-        let row = |(rows, cost): (usize, f64)| HOPE * (cost - 1.0).max(0.0) / (rows - 1) as f64;
+        let row = |(rows, cost): (usize, f64)| {
+            let hope = if rows < ROWS[index] { HOPE } else { 1.0 };
+            hope * (cost - 1.0).max(0.0) / (rows - 1) as f64
+        };
         1.0 + nearest.map_or(UNKNOWN_ROW, row) * (ROWS[index] - 1) as f64
     }
 }
@@ -110,12 +128,21 @@ mod tests {
     }
 
     #[test]
-    fn a_measure_that_was_chance_is_forgotten() {
-        let mut curve = measured(4, 100.0);
-        assert!(curve.cost(4).unwrap() > 99.0);
-        for _ in 0..=STALE {
+    fn a_measure_that_was_chance_counts_for_little_and_less_with_time() {
+        let mut curve = measured(4, 3.0);
+        curve.observe(4, STEP * 100);
+        let after = curve.cost(4).unwrap();
+        assert!((3.1..4.0).contains(&after), "{after}");
+        for _ in 0..STALE * 4 {
             curve.observe(1, STEP);
         }
-        assert!(curve.cost(4).unwrap() < 3.0);
+        assert!(curve.cost(4).unwrap() < after);
+    }
+
+    #[test]
+    fn what_was_measured_is_not_forgotten_while_nothing_is_drafted() {
+        let mut curve = measured(4, 3.0);
+        (0..=STALE).for_each(|_| curve.observe(1, STEP));
+        assert!(curve.cost(4).unwrap() > 2.9);
     }
 }

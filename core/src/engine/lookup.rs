@@ -21,12 +21,19 @@ use std::collections::HashMap;
 const GRAMS: [usize; 3] = [8, 5, 3];
 
 /// Matches are told apart by their length: these are the fewest tokens of each
-/// class, and the chance that the next token is right before anything is
+/// class, and the chance that the next token is wrong before anything is
 /// known of the text.
-const CLASSES: [(usize, f64); 6] = [(0, 0.5), (3, 0.6), (4, 0.7), (5, 0.78), (8, 0.9), (16, 0.95)];
+const CLASSES: [(usize, f64); 6] = [(0, 0.6), (3, 0.6), (4, 0.25), (5, 0.11), (8, 0.1), (16, 0.08)];
 
 /// Guesses that the chance of a class counts for.
-const WEIGHT: f64 = 4.0;
+const WEIGHT: f64 = 6.0;
+
+/// Wrong guesses of any class that it takes to learn how much more, or less,
+/// often than `CLASSES` says they are wrong in this text.
+const TEXT_WEIGHT: f64 = 4.0;
+
+/// No guess is thought to be wrong more often.
+const MOST_WRONG: f64 = 0.95;
 
 /// Weight that each observation takes from those before it.
 const FADE: f64 = 0.98;
@@ -45,13 +52,17 @@ const NEAR_GRAM: usize = 2;
 const NEAR_BONUS: usize = 2;
 
 /// How much quicker a draft must promise to be.
-const WORTH: f64 = 1.1;
+const WORTH: f64 = 1.2;
+
+/// Share of the tokens that a draft promises which is sure enough to be no
+/// loss.
+const SURE: f64 = 0.4;
 
 /// Plain steps that all drafts of a text may lose,
-const MAY_LOSE: f64 = 2.0;
+const MAY_LOSE: f64 = 1.2;
 
 /// and what they may lose of a long text.
-const MAY_LOSE_SHARE: f64 = 0.025;
+const MAY_LOSE_SHARE: f64 = 0.015;
 
 /// A guess at the next token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +82,8 @@ pub(super) struct Lookup {
     n_indexed: usize,
     /// Rights and wrongs of each of `CLASSES`.
     seen: [(f64, f64); CLASSES.len()],
+    /// Wrongs of all classes, and how many `CLASSES` made expect.
+    wrong: (f64, f64),
     guess: Option<Guess>,
     /// Where the text would go on that the latest match was of.
     lost: Option<usize>,
@@ -87,7 +100,8 @@ impl Default for Lookup {
         Self {
             places: Default::default(),
             n_indexed: 0,
-            seen: CLASSES.map(|(_, right)| (WEIGHT * right, WEIGHT * (1.0 - right))),
+            seen: Default::default(),
+            wrong: (0.0, 0.0),
             guess: None,
             lost: None,
             n_drafted: 0,
@@ -124,9 +138,13 @@ impl Lookup {
             return;
         };
         let is_right = known.get(place) == Some(&token);
-        let (right, wrong) = &mut self.seen[class(length)];
-        *right = *right * FADE + f64::from(u8::from(is_right));
-        *wrong = *wrong * FADE + f64::from(u8::from(!is_right));
+        let class = class(length);
+        let fade = |sum: &mut f64, newest: f64| *sum = *sum * FADE + newest;
+        let [newest_right, newest_wrong] = [is_right, !is_right].map(|is| f64::from(u8::from(is)));
+        fade(&mut self.seen[class].0, newest_right);
+        fade(&mut self.seen[class].1, newest_wrong);
+        fade(&mut self.wrong.0, newest_wrong);
+        fade(&mut self.wrong.1, CLASSES[class].1);
         self.lost = Some(place + 1);
         if is_right {
             if was_drafted {
@@ -153,7 +171,8 @@ impl Lookup {
             mean += chance;
             chance *= self.right(length + n);
             let Some(cost) = curve.cost(n + 1) else { continue };
-            if mean / cost > best && cost - 1.0 <= may_lose {
+            let at_risk = cost - 1.0 - SURE * (mean - 1.0);
+            if mean / cost > best && at_risk <= may_lose {
                 best = mean / cost;
                 loss = cost - 1.0;
                 self.n_drafted = n;
@@ -167,8 +186,11 @@ impl Lookup {
 
     /// The chance that the token after a match of that length is right.
     fn right(&self, length: usize) -> f64 {
-        let (right, wrong) = self.seen[class(length)];
-        right / (right + wrong)
+        let class = class(length);
+        let of_text = (TEXT_WEIGHT + self.wrong.0) / (TEXT_WEIGHT + self.wrong.1);
+        let expected = (CLASSES[class].1 * of_text).min(MOST_WRONG);
+        let (right, wrong) = self.seen[class];
+        1.0 - (WEIGHT * expected + wrong) / (WEIGHT + right + wrong)
     }
 
     fn find(&self, tokens: &[TokenId]) -> Option<Guess> {

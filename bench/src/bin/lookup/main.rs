@@ -1,121 +1,156 @@
 //! What prompt lookup gains: texts that repeat their prompt and texts that do
-//! not, with and without it in alternation, beside what the best possible
-//! lookup would gain.
+//! not, with and without it in alternation, beside what the same guesses would
+//! gain without noise and what the best possible lookup would.
 //!
-//! `lookup MODEL [ROUNDS [TOKENS [deterministic]]]`
+//! `lookup MODEL [BLOCKS [TOKENS [TEXTS [deterministic]]]]`, where `TEXTS` is
+//! `all`, a half (`0`, `1`), a kind (`repeats`, `new`), both (`new 1`) or
+//! names, parted by commas.
 
+mod costs;
+#[path = "../../../../core/src/engine/curve.rs"]
+mod curve;
+#[path = "../../../../core/src/engine/lookup.rs"]
+mod lookup;
 mod oracle;
+mod replay;
 mod texts;
 
-use mullama::{AsyncContext, AsyncModel, Batch, ContextOptions, Generation, ModelOptions, MullamaError, StreamConfig};
-use oracle::Costs;
+use costs::{Costs, MAX_ROWS, median};
+use mullama::{AsyncModel, Generation, ModelOptions, MullamaError, StreamConfig};
 use std::{env, sync::Arc, time::Instant};
-use texts::{Kind, TEXTS};
+use texts::{HALVES, Kind, TEXTS};
 
-/// Most rows of a step whose cost is measured.
-const MAX_ROWS: usize = 16;
+/// As the core's, whose files for lookup are compiled here too.
+type TokenId = i32;
+
+/// What the requests of one text said.
+struct Measured {
+    answer: Generation,
+    /// Seconds a token after the first one, without and with lookup: medians.
+    seconds: [f64; 2],
+    /// How much faster decode was, by block.
+    ratios: Vec<f64>,
+    /// The same of whole requests.
+    whole: Vec<f64>,
+}
 
 #[tokio::main]
 async fn main() -> Result<(), MullamaError> {
     let mut arguments = env::args().skip(1);
     let path = arguments.next().unwrap_or_default();
     let mut number = |default| arguments.next().and_then(|n| n.parse().ok()).unwrap_or(default);
-    let (rounds, tokens) = (number(3), number(96));
+    let (blocks, tokens) = (number(3), number(96));
+    let wanted = arguments.next().unwrap_or_else(|| "all".to_owned());
     let deterministic = arguments.next().is_some();
     let load = |prompt_lookup| ModelOptions { prompt_lookup, deterministic, ..ModelOptions::default() };
     let off = Arc::new(AsyncModel::load_with(&path, load(false)).await?);
     let on = AsyncModel::load_with(&path, load(true)).await?;
 
-    let costs = costs(&off).await?;
-    let relative: Vec<String> = costs.iter().map(|cost| format!("{:.2}", cost / costs[0])).collect();
-    println!("a plain step takes {:.1} ms; steps of 1 to {MAX_ROWS} rows, in plain steps:", costs[0] * 1e3);
-    println!("{}", relative.join(" "));
-    println!("the limit of any drafting: {:.2}", (MAX_ROWS as f64) * costs[0] / costs[MAX_ROWS - 1]);
-
+    const STEPS: usize = 48;
+    let mut steps = Vec::new();
+    for text in TEXTS.iter().filter(|text| text.kind == Kind::New) {
+        let config = StreamConfig::new().max_tokens(STEPS + 1).temperature(0.0).ignore_eos(true);
+        let timings = off.generate_with(&text.prompt(), config).await?.timings;
+        steps.push(timings.decode.as_secs_f64() / STEPS as f64);
+    }
+    let costs = Costs::measure(&off, median(steps)).await?;
+    let relative: Vec<String> = (1..=MAX_ROWS).map(|n_rows| format!("{:.2}", costs.of(n_rows))).collect();
+    println!("steps of 1 to {MAX_ROWS} rows of one sequence, in plain steps:\n{}", relative.join(" "));
+    println!("a step after one of another size costs {:.2} more", costs.change);
+    println!("the limit of any drafting: {:.2}\n", MAX_ROWS as f64 / costs.of(MAX_ROWS));
     println!(
-        "\ntext                half   off    on   ratio  guessed right  tokens  best possible after 1, 2, 3 tokens"
+        "{:19} half   off    on  ratio (95 %)          whole  modelled  best  guessed right  steps tokens",
+        "text"
     );
-    let mut ratios = Vec::new();
-    for text in TEXTS {
-        let mut rates = [Vec::new(), Vec::new()];
+
+    let mut of_all = Vec::new();
+    for text in TEXTS.iter().filter(|text| text.is_among(&wanted)) {
         let before = on.metrics();
-        let mut answer = None;
-        for _ in 0..rounds {
-            for (model, rates) in [&*off, &on].into_iter().zip(&mut rates) {
-                let (generation, rate) = decode(model, &text.prompt(), tokens, text.kind == Kind::New).await?;
-                rates.push(rate);
-                answer.get_or_insert(generation);
-            }
-        }
-        let [rate_off, rate_on] = rates.map(median);
+        let measured = measure([&off, &on], &text.prompt(), blocks, tokens).await?;
         let now = on.metrics();
-        let (n_drafted, n_right) =
-            (now.drafted_tokens - before.drafted_tokens, now.accepted_tokens - before.accepted_tokens);
-        let Some(answer) = answer else { break };
+        let each = |count: fn(&mullama::EngineMetrics) -> u64| (count(&now) - count(&before)) / (2 * blocks as u64);
         let mut known = off.tokenize_async(&text.prompt(), true).await?;
         let n_prompt = known.len();
-        known.extend(&answer.tokens);
-        let best = [1, 2, 3].map(|gram| format!("{:.2}", oracle::best_gain(&known, n_prompt, gram, &costs)));
+        known.extend(&measured.answer.tokens);
+        let replayed = replay::gain(&known, n_prompt, &costs);
+        let best = oracle::best_gain(&known, n_prompt, 2, &costs);
+        let (low, ratio, high) = interval(&measured.ratios);
+        let [rate_off, rate_on] = measured.seconds.map(f64::recip);
         println!(
-            "{:19} {:4} {rate_off:6.1} {rate_on:6.1}  {:5.2} {n_drafted:8} {n_right:6} {:6}   {}",
+            "{:19} {:4} {rate_off:6.1} {rate_on:6.1} {ratio:5.3} ({low:.3} to {high:.3}) {:6.3}    {replayed:6.3} {best:5.2} {:8} {:5} {:6} {:6}",
             text.name,
             text.half,
-            rate_on / rate_off,
-            answer.tokens.len(),
-            best.join(" ")
+            median(measured.whole),
+            each(|metrics| metrics.drafted_tokens),
+            each(|metrics| metrics.accepted_tokens),
+            each(|metrics| metrics.steps),
+            measured.answer.tokens.len(),
         );
         if env::var_os("ANSWERS").is_some() {
-            println!("    {:?}", answer.text);
+            println!("    {:?}", measured.answer.text);
         }
-        ratios.push((text.kind, text.half, rate_on / rate_off));
+        of_all.push((text.kind, text.half, [ratio, replayed, best]));
     }
+    println!();
     for kind in [Kind::Repeats, Kind::New] {
-        for half in [0, 1] {
-            let of_these = ratios.iter().filter(|ratio| (ratio.0, ratio.1) == (kind, half)).map(|ratio| ratio.2);
-            let (n, product) = of_these.fold((0, 1.0), |(n, product), ratio| (n + 1, product * ratio));
-            println!("{kind:?}, half {half}: mean ratio {:.3}", f64::powf(product, 1.0 / f64::from(n)));
+        for half in HALVES {
+            let of_these: Vec<[f64; 3]> =
+                of_all.iter().filter(|of| (of.0, of.1) == (kind, half)).map(|of| of.2).collect();
+            if !of_these.is_empty() {
+                let mean = |index: usize| {
+                    let sum: f64 = of_these.iter().map(|ratios| ratios[index].ln()).sum();
+                    (sum / of_these.len() as f64).exp()
+                };
+                let least = of_these.iter().map(|ratios| ratios[0]).fold(f64::INFINITY, f64::min);
+                println!(
+                    "{kind:?}, half {half}: mean {:.3}, least {least:.3}; modelled {:.3}; best possible {:.2}",
+                    mean(0),
+                    mean(1),
+                    mean(2)
+                );
+            }
         }
     }
     Ok(())
 }
 
-/// A greedy answer, and its tokens a second after the first one.
-async fn decode(model: &AsyncModel, prompt: &str, n: usize, on: bool) -> Result<(Generation, f64), MullamaError> {
-    let config = StreamConfig::new().max_tokens(n).temperature(0.0).repeat_penalty(1.0).ignore_eos(on);
-    let started = Instant::now();
-    let answer = model.generate_with(prompt, config).await?;
-    let decode = started.elapsed() - answer.timings.time_to_first_token;
-    let rate = (answer.usage.completion_tokens - 1) as f64 / decode.as_secs_f64();
-    Ok((answer, rate))
-}
-
-/// Seconds of steps of one sequence by their number of rows, all of which give
-/// logits: medians.
-async fn costs(model: &Arc<AsyncModel>) -> Result<Costs, MullamaError> {
-    const DEPTH: usize = 200;
-    const TIMES: usize = 15;
-    let mut context = AsyncContext::with_options(model.clone(), ContextOptions::default()).await?;
-    let tokens: Vec<i32> = (0..DEPTH as i32).map(|n| 1000 + n * 7).collect();
-    let mut prompt = Batch::new();
-    prompt.add_sequence(0, &tokens);
-    context.process_batch(vec![prompt]).await?;
-    let mut times = vec![Vec::new(); MAX_ROWS];
-    for _ in 0..TIMES {
-        for (index, times) in times.iter_mut().enumerate() {
-            let mut batch = Batch::new();
-            for row in 0..=index {
-                batch.add(2000 + row as i32, DEPTH + row, &[0], true);
-            }
+/// Blocks of four requests each: without, with, with, without. What the
+/// machine gains or loses steadily meanwhile is the same for both.
+async fn measure(
+    models: [&AsyncModel; 2],
+    prompt: &str,
+    blocks: usize,
+    tokens: usize,
+) -> Result<Measured, MullamaError> {
+    let config = StreamConfig::new().max_tokens(tokens).temperature(0.0).repeat_penalty(1.0);
+    // The prompt is kept from here on: each request computes as much of it.
+    let answer = models[0].generate_with(prompt, config.clone()).await?;
+    models[1].generate_with(prompt, config.clone()).await?;
+    let (mut ratios, mut whole, mut seconds) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
+    for _ in 0..blocks {
+        let (mut decode, mut request) = ([0.0; 2], [0.0; 2]);
+        for which in [0, 1, 1, 0] {
             let started = Instant::now();
-            context.process_batch(vec![batch]).await?;
-            times.push(started.elapsed().as_secs_f64());
-            context.truncate(DEPTH).await?;
+            let answer = models[which].generate_with(prompt, config.clone()).await?;
+            let elapsed = started.elapsed();
+            let n_decoded = answer.usage.completion_tokens.saturating_sub(1).max(1) as f64;
+            let a_token = (elapsed - answer.timings.time_to_first_token).as_secs_f64() / n_decoded;
+            decode[which] += a_token;
+            request[which] += elapsed.as_secs_f64();
+            seconds[which].push(a_token);
         }
+        ratios.push(decode[0] / decode[1]);
+        whole.push(request[0] / request[1]);
     }
-    Ok(times.into_iter().map(median).collect())
+    Ok(Measured { answer, seconds: seconds.map(median), ratios, whole })
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// The median, between what it is at least and at most with a certainty of
+/// about 95 % if there are six values or more.
+fn interval(values: &[f64]) -> (f64, f64, f64) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    let rank = ((n as f64 - 1.96 * (n as f64).sqrt()) / 2.0).floor().max(0.0) as usize;
+    (sorted[rank], median(sorted.clone()), sorted[n - 1 - rank])
 }

@@ -1,9 +1,8 @@
 //! What the best possible lookup would gain on an answer, given what steps
 //! cost: one that knows the answer, and guesses only what stood before in the
-//! prompt or the answer.
+//! prompt or the answer. A step after one of another size costs it no more.
 
-/// Seconds of steps of one sequence by their number of rows, from 1 on.
-pub(crate) type Costs = Vec<f64>;
+use crate::costs::{Costs, MAX_ROWS};
 
 /// How many tokens from `at` on stand in the same order somewhere before,
 /// after the `gram` tokens that stand before `at`; at most `most`.
@@ -23,8 +22,8 @@ pub(crate) fn best_gain(tokens: &[i32], n_prompt: usize, gram: usize, costs: &Co
     // The least time for all tokens from a place on.
     let mut least = vec![0.0; tokens.len() + 1];
     for at in (first..tokens.len()).rev() {
-        let most = stands_before(tokens, at, gram, costs.len() - 1).min(tokens.len() - at - 1);
-        least[at] = (0..=most).map(|n| costs[n] + least[at + n + 1]).fold(f64::INFINITY, f64::min);
+        let most = stands_before(tokens, at, gram, MAX_ROWS - 1).min(tokens.len() - at - 1);
+        least[at] = (0..=most).map(|n| costs.of(n + 1) + least[at + n + 1]).fold(f64::INFINITY, f64::min);
     }
-    (tokens.len() - first) as f64 * costs[0] / least[first]
+    (tokens.len() - first) as f64 / least[first]
 }

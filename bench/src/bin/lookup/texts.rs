@@ -1,6 +1,8 @@
 //! The texts that prompt lookup is measured on, in two halves: what is chosen
 //! by one half is checked by the other.
 
+pub(crate) const HALVES: [usize; 2] = [0, 1];
+
 /// Whether the task is to say again what the prompt says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -14,21 +16,30 @@ pub(crate) struct Text {
     /// 0 or 1.
     pub(crate) half: usize,
     pub(crate) task: &'static str,
-    pub(crate) source: &'static str,
+    /// What the task is about, in paragraphs.
+    pub(crate) source: &'static [&'static str],
 }
 
 impl Text {
+    /// Whether one of `wanted`, parted by commas, is its name, its half, its
+    /// kind, both of these, or `all`.
+    pub(crate) fn is_among(&self, wanted: &str) -> bool {
+        let kind = format!("{:?}", self.kind).to_lowercase();
+        let (half, both) = (self.half.to_string(), format!("{kind} {}", self.half));
+        wanted.split(',').map(str::trim).any(|wanted| ["all", self.name, &half, &kind, &both].contains(&wanted))
+    }
+
     pub(crate) fn prompt(&self) -> String {
-        format!("<|im_start|>user\n{}{}<|im_end|>\n<|im_start|>assistant\n", self.task, self.source)
+        format!("<|im_start|>user\n{}{}<|im_end|>\n<|im_start|>assistant\n", self.task, self.source.join("\n\n"))
     }
 }
 
-const fn repeats(name: &'static str, half: usize, task: &'static str, source: &'static str) -> Text {
+const fn repeats(name: &'static str, half: usize, task: &'static str, source: &'static [&'static str]) -> Text {
     Text { name, kind: Kind::Repeats, half, task, source }
 }
 
 const fn new(name: &'static str, half: usize, task: &'static str) -> Text {
-    Text { name, kind: Kind::New, half, task, source: "" }
+    Text { name, kind: Kind::New, half, task, source: &[] }
 }
 
 const HARBOUR: &str = "The harbour of Larsund was built in 1874 by the engineer Ida Falk. It has three basins, a \
@@ -60,20 +71,51 @@ const MEETING: &str = "Minutes of 4 May. Present: Karin, Tom, Lucia. Karin repor
                        to move the summer party to 19 June, because the hall is not free on 12 June. Next meeting: 18 \
                        May at ten.";
 
-pub(crate) const TEXTS: [Text; 20] = [
-    repeats("copy", 0, "Repeat this text word for word:\n", HARBOUR),
-    repeats("edit a year", 0, "Write this text again, with 1931 changed to 1932 and nothing else changed:\n", HARBOUR),
-    repeats("extract years", 0, "Quote the sentences of this text that name a year, exactly as they are:\n", HARBOUR),
-    repeats("summary of bees", 0, "Summarize this text in two sentences:\n", BEES),
-    repeats("correct a letter", 0, "Correct the spelling of this letter and print the whole letter:\n", LETTER),
-    repeats("rename in code", 0, "Rename the variable `result` to `amount` in this code and print all of it:\n", CODE),
-    repeats("records to lines", 0, "Print these records again, one line each, without the age:\n", RECORDS),
-    repeats("copy a letter", 1, "Copy the following letter exactly:\n", LETTER),
-    repeats("edit a number", 1, "Replace 'six weeks' by 'seven weeks' and print the whole text:\n", BEES),
-    repeats("extract decisions", 1, "Quote from these minutes what was decided and what will be done:\n", MEETING),
-    repeats("summary of minutes", 1, "Summarize:\n", MEETING),
-    repeats("comment code", 1, "Add a comment to each function and print the whole code again:\n", CODE),
-    repeats("records to JSON", 1, "Write these records as a JSON array of objects:\n", RECORDS),
+const MISTAKE: &str = "The library is open from nine to six on weekdays and from ten to two on Saturdays. Books may be \
+                       borowed for four weeks, films for one. Whoever brings something back late pays twenty cents a \
+                       day. On the first floor there are twelve tables for reading, and a room for groups that can be \
+                       booked at the desk or by telephone.";
+
+pub(crate) const TEXTS: [Text; 26] = [
+    repeats("copy", 0, "Repeat this text word for word:\n", &[HARBOUR]),
+    repeats(
+        "edit a year",
+        0,
+        "Write this text again, with 1931 changed to 1932 and nothing else changed:\n",
+        &[HARBOUR],
+    ),
+    repeats(
+        "extract years",
+        0,
+        "Quote the sentences of this text that name a year, exactly as they are:\n",
+        &[HARBOUR],
+    ),
+    repeats("summary of bees", 0, "Summarize this text in two sentences:\n", &[BEES]),
+    repeats("correct a letter", 0, "Correct the spelling of this letter and print the whole letter:\n", &[LETTER]),
+    repeats(
+        "rename in code",
+        0,
+        "Rename the variable `result` to `amount` in this code and print all of it:\n",
+        &[CODE],
+    ),
+    repeats("records to lines", 0, "Print these records again, one line each, without the age:\n", &[RECORDS]),
+    repeats("correct a mistake", 0, "Write this text again with its spelling mistake corrected:\n", &[MISTAKE]),
+    repeats("extract names", 0, "List the name and the city of each person:\n", &[RECORDS]),
+    repeats(
+        "edit a long text",
+        0,
+        "Replace 'harbour' by 'port' and print all of the text:\n",
+        &[HARBOUR, BEES, LETTER],
+    ),
+    repeats("copy a letter", 1, "Copy the following letter exactly:\n", &[LETTER]),
+    repeats("edit a number", 1, "Replace 'six weeks' by 'seven weeks' and print the whole text:\n", &[BEES]),
+    repeats("extract decisions", 1, "Quote from these minutes what was decided and what will be done:\n", &[MEETING]),
+    repeats("summary of minutes", 1, "Summarize:\n", &[MEETING]),
+    repeats("comment code", 1, "Add a comment to each function and print the whole code again:\n", &[CODE]),
+    repeats("records to JSON", 1, "Write these records as a JSON array of objects:\n", &[RECORDS]),
+    repeats("quote a paragraph", 1, "Quote the paragraph about bees word for word:\n", &[HARBOUR, BEES, MEETING]),
+    repeats("summary of a letter", 1, "Write a summary of this letter:\n", &[LETTER]),
+    repeats("copy a long text", 1, "Repeat this text word for word:\n", &[MEETING, HARBOUR, LETTER]),
     new("story", 0, "Write a long story about a fox who learns to sail."),
     new("ideas", 0, "Give many different ideas for a birthday party."),
     new("explanation", 0, "Explain how a refrigerator works, to a child."),
