@@ -37,6 +37,7 @@ def measure(chosen: Settings) -> None:
         def run(part: str, number: int) -> None:
             minutes, seconds = divmod(round(time.monotonic() - start), 60)
             tools.say(f"{minutes}:{seconds:02} round {number} of {chosen.rounds}: {part}")
+            rounds.number = number
             for line in getattr(rounds, part)():
                 write({"round": number, **line})
                 shown = {key: round(value, 3) for key, value in line.items() if isinstance(value, float)}

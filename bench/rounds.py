@@ -30,10 +30,18 @@ def rust_binary(name: str) -> Path:
     return target / "release" / name
 
 
+def of(system: str, lines: Iterator[Line]) -> Iterator[Line]:
+    """The lines as that system's."""
+    for line in lines:
+        yield {"system": system, **line}
+
+
 class Rounds:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.failures: list[str] = []
+        # Of the round that runs, from 1.
+        self.number = 1
         # Seconds a process may take; some get no processor time on a busy core.
         self.limit = STEP_SECONDS
         self.texts = settings.folder / "texts.json"
@@ -90,59 +98,70 @@ class Rounds:
 
     def load(self) -> Iterator[Line]:
         peer = str(tools.peers_python())
-        imports = {
-            rows.PYTHON: [sys.executable, "-c", PYTHON_IMPORT.format("mullama")],
-            rows.XLLAMA: [peer, "-c", PYTHON_IMPORT.format("xllamacpp")],
+        in_python = {rows.PYTHON: (sys.executable, "mullama"), rows.XLLAMA: (peer, "xllamacpp")}
+        if rows.LLAMA_CPP_PYTHON in self.commands:
+            in_python[rows.LLAMA_CPP_PYTHON] = (peer, "llama_cpp")
+        for workload, before in (("import", ""), ("import_asyncio", "asyncio, ")):
+            for system, (python, name) in in_python.items():
+                if printed := self.printed([python, "-c", PYTHON_IMPORT.format(before + name)]).split():
+                    yield {"system": system, "workload": workload, "seconds": float(printed[-1])}
+        in_node = {
             rows.NODE: ["node", "--input-type=module", "-e", NODE_IMPORT.format("mullama")],
             rows.NODE_LLAMA: [
                 "node", "--input-type=module", "-e", NODE_IMPORT.format((tools.node_peers() / NODE_PEER_FILE).as_uri()),
             ],
         }  # fmt: skip
-        if rows.LLAMA_CPP_PYTHON in self.commands:
-            imports[rows.LLAMA_CPP_PYTHON] = [peer, "-c", PYTHON_IMPORT.format("llama_cpp")]
-        for system, command in imports.items():
+        for system, command in in_node.items():
             if printed := self.printed(command).split():
                 yield {"system": system, "workload": "import", "seconds": float(printed[-1])}
         for system in self.commands:
             yield from self.run(system, ["load"], 1, 2048)
 
+    def in_turn(self, steps: list[Iterator[Line]]) -> Iterator[Line]:
+        """All of them, each round from another one on: what ran right before
+        makes a difference, and must not make it for the same system each time."""
+        first = self.number % len(steps)
+        for step in steps[first:] + steps[:first]:
+            yield from step
+
     def speed(self) -> Iterator[Line]:
         model, threads, prompt = self.settings.model, self.settings.threads, self.short_tokens
         counts = self.settings.counts
-        for line in llama_tools.single(self.printed, model, threads, prompt):
-            yield {"system": rows.LLAMA_BENCH, **line}
+        steps = [of(rows.LLAMA_BENCH, llama_tools.single(self.printed, model, threads, prompt))]
         for count in (count for count in counts if count <= 32):
-            for line in llama_tools.at_once(self.printed, model, threads, prompt, count, f"at_once-{count}"):
-                yield {"system": rows.BATCHED, **line}
-        for system in rows.OURS:
-            yield from self.run(system, ["single", *(f"at_once-{n}" for n in counts)], max(counts), SHORT_CONTEXT)
+            lines = llama_tools.at_once(self.printed, model, threads, prompt, count, f"at_once-{count}")
+            steps.append(of(rows.BATCHED, lines))
+        workloads = ["single", *(f"at_once-{n}" for n in counts)]
+        steps += [self.run(system, workloads, max(counts), SHORT_CONTEXT) for system in rows.OURS]
         for system in (rows.XLLAMA, rows.NODE_LLAMA):
             # A context of its own size for each count, as its users would give it.
-            yield from self.run(system, ["single", "at_once-16"], 16, SHORT_CONTEXT)
+            steps.append(self.run(system, ["single", "at_once-16"], 16, SHORT_CONTEXT))
             if 32 in counts:
-                yield from self.run(system, ["at_once-32"], 32, SHORT_CONTEXT)
+                steps.append(self.run(system, ["at_once-32"], 32, SHORT_CONTEXT))
         if rows.LLAMA_CPP_PYTHON in self.commands:
-            yield from self.run(rows.LLAMA_CPP_PYTHON, ["single"], 1, SHORT_CONTEXT)
+            steps.append(self.run(rows.LLAMA_CPP_PYTHON, ["single"], 1, SHORT_CONTEXT))
+        yield from self.in_turn(steps)
 
     def shared(self) -> Iterator[Line]:
-        for system in (rows.PYTHON, rows.XLLAMA):
-            yield from self.run(system, ["shared"], AT_ONCE, 1024)
+        yield from self.in_turn([self.run(system, ["shared"], AT_ONCE, 1024) for system in (rows.PYTHON, rows.XLLAMA)])
 
     def gap(self) -> Iterator[Line]:
-        for system in (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA):
-            yield from self.run(system, ["gap"], 4, LONG_CONTEXT)
+        systems = (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA)
+        yield from self.in_turn([self.run(system, ["gap"], 4, LONG_CONTEXT) for system in systems])
 
     def busy(self) -> Iterator[Line]:
         model, prompt = self.settings.model, self.short_tokens
+        workloads = ["busy_single", f"busy-{AT_ONCE}"]
+        systems = (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA)
+        steps = [self.run(system, workloads, AT_ONCE, SHORT_CONTEXT) for system in systems]
+        for threads in range(1, self.settings.threads + 1):
+            suffix = f", {threads} thread{'s' if threads > 1 else ''}"
+            lines = llama_tools.single(self.printed, model, threads, prompt, workloads[0])
+            steps.append(of(rows.LLAMA_BENCH + suffix, lines))
+            lines = llama_tools.at_once(self.printed, model, threads, prompt, AT_ONCE, workloads[1])
+            steps.append(of(rows.BATCHED + suffix, lines))
         with busy_core():
-            for threads in range(1, self.settings.threads + 1):
-                suffix = f", {threads} thread{'s' if threads > 1 else ''}"
-                for line in llama_tools.single(self.printed, model, threads, prompt, "busy_single"):
-                    yield {"system": rows.LLAMA_BENCH + suffix, **line}
-                for line in llama_tools.at_once(self.printed, model, threads, prompt, AT_ONCE, f"busy-{AT_ONCE}"):
-                    yield {"system": rows.BATCHED + suffix, **line}
-            for system in (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA):
-                yield from self.run(system, ["busy_single", f"busy-{AT_ONCE}"], AT_ONCE, SHORT_CONTEXT)
+            yield from self.in_turn(steps)
 
     def cancel(self) -> Iterator[Line]:
         for system in (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA):

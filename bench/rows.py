@@ -174,6 +174,15 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     Row(
+        "import_asyncio",
+        "seconds",
+        "import with asyncio",
+        "The same with asyncio, as async programs in Python have it. Ours loads asyncio no earlier than used.",
+        "s",
+        False,
+        (Goal("fastest in Python", 1.0, (XLLAMA, LLAMA_CPP_PYTHON), ours=(PYTHON,)),),
+    ),
+    Row(
         "load",
         "seconds",
         "load",

@@ -106,9 +106,8 @@ impl Context {
         state.try_reserve_exact(size).map_err(|_| {
             MullamaError::OutOfMemory(format!("a copy of the context's memory needs {} MiB", size.div_ceil(1 << 20)))
         })?;
-        state.resize(size, 0);
         // SAFETY: the context is live; `seq_id` is -1 or below `n_seq_max`;
-        // `state` has room for `size` bytes.
+        // `state` has room for `size` bytes, which are written and not read.
         let written = unsafe {
             shim::mullama_state_get(
                 self.context.as_ptr(),
@@ -123,6 +122,9 @@ impl Context {
             let reason = [error.text(), logging::take_errors()].join(" ");
             return Err(MullamaError::Internal(format!("llama.cpp did not give its state: {}", reason.trim())));
         }
+        // SAFETY: llama.cpp wrote as many bytes as it says, from the start on;
+        // `written` is `size`, which is reserved.
+        unsafe { state.set_len(size) };
         Ok(state)
     }
 
