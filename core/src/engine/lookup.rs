@@ -55,7 +55,7 @@ const NEAR_BONUS: usize = 2;
 const WORTH: f64 = 1.2;
 
 /// Share of the tokens that a draft promises which is sure enough to be no
-/// loss.
+/// loss, as long as a text's drafts have lost nothing.
 const SURE: f64 = 0.4;
 
 /// Plain steps that all drafts of a text may lose,
@@ -163,6 +163,7 @@ impl Lookup {
         draft.clear();
         let Some(Guess { place, length }) = self.guess else { return };
         let may_lose = MAY_LOSE.max(MAY_LOSE_SHARE * self.n_drawn as f64) - self.lost_steps;
+        let sure = if self.lost_steps > 0.0 { 0.0 } else { SURE };
         let (mut best, mut loss) = (WORTH, 0.0);
         // The mean number of tokens: those before the first wrong one, and the
         // one that is drawn in its place.
@@ -171,7 +172,7 @@ impl Lookup {
             mean += chance;
             chance *= self.right(length + n);
             let Some(cost) = curve.cost(n + 1) else { continue };
-            let at_risk = cost - 1.0 - SURE * (mean - 1.0);
+            let at_risk = cost - 1.0 - sure * (mean - 1.0);
             if mean / cost > best && at_risk <= may_lose {
                 best = mean / cost;
                 loss = cost - 1.0;

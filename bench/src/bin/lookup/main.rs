@@ -26,6 +26,8 @@ type TokenId = i32;
 /// What the requests of one text said.
 struct Measured {
     answer: Generation,
+    /// Whether each answer was the same.
+    same: bool,
     /// Seconds a token after the first one, without and with lookup: medians.
     seconds: [f64; 2],
     /// How much faster decode was, by block.
@@ -77,7 +79,7 @@ async fn main() -> Result<(), MullamaError> {
         let (low, ratio, high) = interval(&measured.ratios);
         let [rate_off, rate_on] = measured.seconds.map(f64::recip);
         println!(
-            "{:19} {:4} {rate_off:6.1} {rate_on:6.1} {ratio:5.3} ({low:.3} to {high:.3}) {:6.3}    {replayed:6.3} {best:5.2} {:8} {:5} {:6} {:6}",
+            "{:19} {:4} {rate_off:6.1} {rate_on:6.1} {ratio:5.3} ({low:.3} to {high:.3}) {:6.3}    {replayed:6.3} {best:5.2} {:8} {:5} {:6} {:6}{}",
             text.name,
             text.half,
             median(measured.whole),
@@ -85,6 +87,7 @@ async fn main() -> Result<(), MullamaError> {
             each(|metrics| metrics.accepted_tokens),
             each(|metrics| metrics.steps),
             measured.answer.tokens.len(),
+            if measured.same { "" } else { " answers differ: compare with `deterministic`" },
         );
         if env::var_os("ANSWERS").is_some() {
             println!("    {:?}", measured.answer.text);
@@ -125,16 +128,18 @@ async fn measure(
     let config = StreamConfig::new().max_tokens(tokens).temperature(0.0).repeat_penalty(1.0);
     // The prompt is kept from here on: each request computes as much of it.
     let answer = models[0].generate_with(prompt, config.clone()).await?;
-    models[1].generate_with(prompt, config.clone()).await?;
+    let other = models[1].generate_with(prompt, config.clone()).await?;
+    let mut same = other.tokens == answer.tokens;
     let (mut ratios, mut whole, mut seconds) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
     for _ in 0..blocks {
         let (mut decode, mut request) = ([0.0; 2], [0.0; 2]);
         for which in [0, 1, 1, 0] {
             let started = Instant::now();
-            let answer = models[which].generate_with(prompt, config.clone()).await?;
+            let now = models[which].generate_with(prompt, config.clone()).await?;
             let elapsed = started.elapsed();
-            let n_decoded = answer.usage.completion_tokens.saturating_sub(1).max(1) as f64;
-            let a_token = (elapsed - answer.timings.time_to_first_token).as_secs_f64() / n_decoded;
+            same &= now.tokens == answer.tokens;
+            let n_decoded = now.usage.completion_tokens.saturating_sub(1).max(1) as f64;
+            let a_token = (elapsed - now.timings.time_to_first_token).as_secs_f64() / n_decoded;
             decode[which] += a_token;
             request[which] += elapsed.as_secs_f64();
             seconds[which].push(a_token);
@@ -142,7 +147,7 @@ async fn measure(
         ratios.push(decode[0] / decode[1]);
         whole.push(request[0] / request[1]);
     }
-    Ok(Measured { answer, seconds: seconds.map(median), ratios, whole })
+    Ok(Measured { answer, same, seconds: seconds.map(median), ratios, whole })
 }
 
 /// The median, between what it is at least and at most with a certainty of
