@@ -74,7 +74,7 @@ def test_a_name_that_is_not_there_is_an_ordinary_attribute_error(package: Module
 
 def test_every_module_can_be_imported_first() -> None:
     modules = [module.name for module in pkgutil.walk_packages(mullama.__path__, "mullama.")]
-    assert "mullama._records" in modules
+    assert "mullama._types" in modules
     for module in modules:
         assert in_a_new_process(f"import {module}; print('[]')") == []
 

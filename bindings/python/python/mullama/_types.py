@@ -3,12 +3,8 @@ position, in the order of the fields."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
-
-if TYPE_CHECKING:
-    from dataclasses import dataclass
-else:
-    from ._records import dataclass
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 FinishReason: TypeAlias = Literal["stop", "stop_string", "length", "context_full", "cancelled"]
 """Why a generation ended: an end-of-generation token, a stop string,
