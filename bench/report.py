@@ -128,10 +128,28 @@ def trace(results: Results, files: dict[str, str]) -> list[str]:
         for line in (line for line in own if line["workload"] == workload):
             cells = " | ".join(number(line[key]) for key, _ in rows.TRACE_METRICS)
             lines.append(f"| {load} % | {line['system']} | {cells} |")
-    lines.append("")
+    lines += ["", *trace_losses(own)]
     for plot in (name for name in files if name.startswith("plots/trace-")):
         lines += [f"![Time to the first token]({plot})", ""]
     return lines
+
+
+def trace_losses(own: Results) -> list[str]:
+    """Where the peer is ahead of us in the trace."""
+    of = {(line["workload"], line["system"]): line for line in own}
+    said = []
+    for workload in dict.fromkeys(line["workload"] for line in own):
+        ours, other = of.get((workload, PYTHON)), of.get((workload, XLLAMA))
+        if ours is None or other is None:
+            continue
+        ahead = [
+            f"{title} ({other[key] / ours[key]:.2f} of our figure)"
+            for key, title in rows.TRACE_METRICS
+            if (other[key] > ours[key] if key == rows.SPEED else other[key] < ours[key])
+        ]
+        if ahead:
+            said.append(f"At {workload.removeprefix('trace-')} % load we lose to {XLLAMA} in {'; '.join(ahead)}.")
+    return [" ".join(said) if said else "We lose in none of these.", ""]
 
 
 def failures(results: Results, files: dict[str, str]) -> list[str]:

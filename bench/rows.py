@@ -197,13 +197,13 @@ ROWS: tuple[Row, ...] = (
 TRACE_METRICS = (
     (SPEED, "tok/s"),
     ("first_p50_ms", "first token, median, ms"),
-    ("first_p90_ms", "90 %"),
-    ("first_p99_ms", "99 %"),
+    ("first_p90_ms", "first token, 90 %"),
+    ("first_p99_ms", "first token, 99 %"),
     ("gap_p50_ms", "per token, median, ms"),
-    ("gap_p90_ms", "90 %"),
-    ("gap_p99_ms", "99 %"),
+    ("gap_p90_ms", "per token, 90 %"),
+    ("gap_p99_ms", "per token, 99 %"),
     ("whole_p50_ms", "whole answer, median, ms"),
-    ("whole_p99_ms", "99 %"),
+    ("whole_p99_ms", "whole answer, 99 %"),
 )
 
 
