@@ -13,6 +13,7 @@ mod bell;
 mod cpu_load;
 mod curve;
 mod drafting;
+mod ended;
 mod handle;
 mod hold_back;
 mod inbox;

@@ -47,6 +47,7 @@ impl Worker {
         let limits = Limits::new(&self.shared.options, max_concurrent);
         let model = self.context.model().clone();
         let (mut context, pace) = new_context(model, &self.shared.options, max_concurrent)?;
+        self.store_all();
         self.move_to(&mut context);
         // It uses the threads of the one that goes.
         self.aside.drop_context();

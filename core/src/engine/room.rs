@@ -7,29 +7,35 @@
 use super::{
     prefix_cache::Shape,
     sequence::{Sequence, Spilled},
+    sharing::Leaves,
     worker::Worker,
 };
 use crate::{FinishReason, MullamaError};
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Worker {
-    /// Cells that the tokens so far of all active sequences take, each once.
+    /// Cells that the tokens so far of all active sequences take, each once,
+    /// and those of ended ones.
     pub(super) fn cells_wanted(&self) -> usize {
-        self.active.iter().map(Sequence::n_cells_wanted).sum()
+        self.active.iter().map(Sequence::n_cells_wanted).sum::<usize>() + self.cells_of_ended()
     }
 
     /// Whether a sequence that needs so many cells may come in. A few stay
     /// free, for the next tokens of those that run.
     pub(super) fn has_room(&self, n: usize) -> bool {
         let spare = self.limits.cache_size / 32;
-        self.active.is_empty() || self.cells_wanted() + n + spare < self.limits.cache_size
+        let is_empty = self.active.is_empty() && self.ended.is_empty();
+        is_empty || self.cells_wanted() + n + spare < self.limits.cache_size
     }
 
-    /// The memory has no cells for the batch: one sequence makes room and goes
-    /// on later. One whose reader is slow goes first, then the youngest.
+    /// The memory has no cells for the batch: ended sequences go to RAM, or, where
+    /// there are none, one sequence makes room and goes on later. One whose reader is slow goes first, then the youngest.
     /// Followers have no cells to give. A sequence that is alone has used all
     /// there is.
     pub(super) fn make_room(&mut self) {
+        if self.store_all() {
+            return;
+        }
         let with_cells = |&index: &usize| self.active[index].follows.is_none();
         let by_rank = |&index: &usize| (self.active[index].ticket.is_full(), self.active[index].age);
         let holders = (0..self.active.len()).filter(with_cells);
@@ -41,7 +47,7 @@ impl Worker {
             return;
         }
         let spilled = self.spill(last);
-        let mut sequence = self.leave(last, true);
+        let mut sequence = self.leave(last, Leaves::Sound);
         sequence.spilled = spilled;
         self.shared.metrics.preemptions.fetch_add(1, Relaxed);
         let at = self.preempted.partition_point(|other| other.age < sequence.age);
@@ -109,18 +115,24 @@ impl Worker {
     /// A step failed: the requests that had rows in it fail, no others.
     pub(super) fn fail_step(&mut self, rows: &[usize], error: &MullamaError) {
         for index in (0..rows.len()).rev().filter(|&index| rows[index] > 0) {
-            let sequence = self.leave(index, false);
+            let sequence = self.leave(index, Leaves::Unsound);
             self.memory_is_full = false;
             self.shared.metrics.failed.fetch_add(1, Relaxed);
             self.wakers.extend(sequence.fail(error.clone()));
         }
     }
 
-    /// Takes a sequence out, keeps what it computed for others, and frees its
-    /// memory.
+    /// Takes a sequence out and keeps what it computed for others, in its cells
+    /// for a while or in RAM.
     pub(super) fn retire(&mut self, index: usize) -> Sequence {
-        self.keep(index, self.active[index].n_past());
         self.memory_is_full = false;
-        self.leave(index, true)
+        if self.may_stay(index) {
+            self.stay(index);
+            return self.leave(index, Leaves::InItsCells);
+        }
+        let sequence = &self.active[index];
+        let evaluated = sequence.tokens()[..sequence.n_past()].to_vec();
+        self.keep(sequence.seq_id, &evaluated);
+        self.leave(index, Leaves::Sound)
     }
 }

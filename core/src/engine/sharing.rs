@@ -1,7 +1,7 @@
 //! How sequences come by what others have computed: a newcomer that begins
 //! like a running sequence shares its cells, one that begins like a sequence
 //! whose prefill is under way waits for it, and what ended sequences had
-//! computed is in RAM. Part of [`Worker`], on the engine's thread.
+//! computed is in RAM or comes there when it is wanted. Part of [`Worker`], on the engine's thread.
 //!
 //! A sequence that waits, a follower, holds no cells and takes no rows. It
 //! follows an older one that makes progress, so no two wait for each other,
@@ -16,10 +16,21 @@ use crate::TokenId;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Fewest tokens that are worth a copy, or shared cells.
-const WORTH_TAKING: usize = 16;
+pub(super) const WORTH_TAKING: usize = 16;
 
 /// Tokens that waiting must gain over computing at once.
 const WORTH_WAITING: usize = 32;
+
+/// In which state a sequence's memory is when it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaves {
+    /// It holds what was evaluated, for those who follow; then it is cleared.
+    Sound,
+    /// As `Sound`, but it is not cleared.
+    InItsCells,
+    /// Part of it may be missing; it is cleared.
+    Unsound,
+}
 
 /// Where a sequence can have the beginning of its tokens from.
 #[derive(Default)]
@@ -74,6 +85,7 @@ impl Worker {
     /// Gives a sequence the most of its beginning that is to be had, or has it
     /// wait for that.
     pub(super) fn begin(&mut self, index: usize) {
+        self.store_alike(index);
         let sequence = &self.active[index];
         let n_past = sequence.n_past();
         let Beginning { ready, coming, kept } = self.look_around(sequence.tokens(), sequence.age, n_past);
@@ -142,7 +154,8 @@ impl Worker {
                     self.take_from(leader, index);
                     // It has shown to be a beginning of several.
                     if self.prefix_cache.shape() == Shape::Exact && self.active[leader].n_past() == follows.n {
-                        self.keep(leader, follows.n);
+                        let beginning = self.active[leader].tokens()[..follows.n].to_vec();
+                        self.keep(self.active[leader].seq_id, &beginning);
                     }
                     if self.active[index].n_past() < follows.n {
                         self.begin(index);
@@ -177,16 +190,16 @@ impl Worker {
         ends.filter_map(|end| end.checked_sub(sequence.n_past())).filter(|&n| n > 0).min().unwrap_or(usize::MAX)
     }
 
-    /// Keeps what is evaluated of the first `n` tokens of a sequence in RAM,
+    /// Keeps in RAM what a sequence holds, whose rows are those of `tokens`,
     /// unless it is there.
-    pub(super) fn keep(&mut self, index: usize, n: usize) {
-        let sequence = &self.active[index];
-        if n < WORTH_TAKING || n > sequence.n_past() || !self.prefix_cache.is_on() {
+    pub(super) fn keep(&mut self, seq_id: usize, tokens: &[TokenId]) {
+        let n = tokens.len();
+        if n < WORTH_TAKING || !self.prefix_cache.is_on() {
             return;
         }
-        let (context, seq_id) = (&mut self.context, sequence.seq_id);
+        let context = &mut self.context;
         let in_parts = self.prefix_cache.shape() == Shape::Parts;
-        self.prefix_cache.insert(&sequence.tokens()[..n], |range| {
+        self.prefix_cache.insert(tokens, |range| {
             if in_parts {
                 context.part_state(seq_id, range)
             } else {
@@ -198,19 +211,23 @@ impl Worker {
 
     /// A sequence leaves the active ones. Those that follow it take what it
     /// has, if that is to be trusted, and look around again.
-    pub(super) fn leave(&mut self, index: usize, is_sound: bool) -> Sequence {
+    pub(super) fn leave(&mut self, index: usize, memory: Leaves) -> Sequence {
         let age = self.active[index].age;
         let mut followers = Vec::new();
         for follower in 0..self.active.len() {
             if self.active[follower].follows.is_some_and(|follows| follows.with == age) {
                 followers.push(self.active[follower].age);
-                if is_sound {
+                if memory != Leaves::Unsound {
                     self.take_from(index, follower);
                 }
                 self.active[follower].follows = None;
             }
         }
-        self.forget(index);
+        if memory == Leaves::InItsCells {
+            self.pass_on(index);
+        } else {
+            self.forget(index);
+        }
         let sequence = self.active.remove(index);
         followers.sort_unstable();
         for age in followers {
@@ -237,9 +254,16 @@ impl Worker {
         }
     }
 
-    /// Clears the memory of a sequence. Cells of it that others share pass to
-    /// the one of them that shares most.
+    /// Clears the memory of a sequence.
     pub(super) fn forget(&mut self, index: usize) {
+        self.pass_on(index);
+        self.context.clear_sequence(self.active[index].seq_id);
+        self.active[index].rewind(0);
+    }
+
+    /// Cells of a sequence that others share pass to the one of them that
+    /// shares most.
+    fn pass_on(&mut self, index: usize) {
         let (age, inherited) = (self.active[index].age, self.active[index].shares.take());
         let shared_by = |sequence: &Sequence| sequence.shares.filter(|shared| shared.with == age);
         let heir = self.active.iter().filter_map(|s| shared_by(s).map(|shared| (shared.n, s.age))).max();
@@ -253,7 +277,5 @@ impl Worker {
                 };
             }
         }
-        self.context.clear_sequence(self.active[index].seq_id);
-        self.active[index].rewind(0);
     }
 }

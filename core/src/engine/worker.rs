@@ -1,15 +1,17 @@
 //! The loop of an engine's thread: take what arrived, drop what is over, admit,
 //! plan, decode, sample, hand over. Who comes in is in [`admission`], what
-//! sequences take from each other in [`sharing`], what is done about a full
-//! memory in [`room`], and how long prompts are computed in [`aside`]. Its stack
-//! frame owns the context and all sequences. It never blocks on a reader and
-//! never tokenizes a prompt.
+//! sequences take from each other in [`sharing`], what becomes of what ended
+//! ones had computed in [`ended`], what is done about a full memory in [`room`],
+//! and how long prompts are computed in [`aside`]. Its stack frame owns the
+//! context and all sequences. It never blocks on a reader and never tokenizes a
+//! prompt.
 //!
 //! Deliberately absent: policy (which rows a step takes is `scheduler`'s) and
 //! anything about languages or runtimes.
 //!
 //! [`admission`]: super::admission
 //! [`aside`]: super::aside
+//! [`ended`]: super::ended
 //! [`sharing`]: super::sharing
 //! [`room`]: super::room
 
@@ -17,6 +19,7 @@ use super::{
     Shared,
     aside::Aside,
     curve::{Curve, MAX_ROWS},
+    ended::Ended,
     loading::prefix_cache_budget,
     pace::Pace,
     prefix_cache::{PrefixCache, Shape},
@@ -88,7 +91,11 @@ pub(super) struct Worker {
     pub(super) next_age: u64,
     /// Rows of decodes so far, for whose turn it is.
     turn: usize,
-    /// What ended sequences had computed.
+    /// Steps so far.
+    pub(super) n_steps: u64,
+    /// Ended sequences that are in their cells still, oldest first.
+    pub(super) ended: VecDeque<Ended>,
+    /// What ended sequences had computed, in RAM.
     pub(super) prefix_cache: PrefixCache,
     /// Where long prompts are computed.
     pub(super) aside: Aside,
@@ -128,6 +135,8 @@ impl Worker {
             memory_is_full: false,
             next_age: 0,
             turn: 0,
+            n_steps: 0,
+            ended: VecDeque::new(),
             prefix_cache: PrefixCache::new(kept, budget),
             aside: Aside::new(),
             cost: StepCost::default(),
@@ -165,6 +174,9 @@ impl Worker {
             }
             let rows = self.plan();
             if rows.iter().all(|&n| n == 0) {
+                if self.store_oldest() {
+                    continue;
+                }
                 let deadline = [self.aside.rest(), self.next_deadline()].into_iter().flatten().min();
                 self.shared.inbox.sleep(deadline);
             } else {
@@ -203,6 +215,8 @@ impl Worker {
     /// Evaluates the planned rows and samples where a sequence has come to its
     /// last token.
     pub(super) fn step(&mut self, rows: &[usize]) {
+        self.n_steps += 1;
+        self.store_overdue();
         self.batch.clear();
         self.guess(rows);
         let mut outputs = vec![None; rows.len()];
