@@ -7,6 +7,7 @@
 //! and tested without threads; [`inbox`] and [`ticket`] are the ways in and
 //! out.
 
+mod adjustment;
 mod admission;
 mod aside;
 mod bell;

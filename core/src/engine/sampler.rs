@@ -10,7 +10,10 @@
 //!
 //! Nothing is allocated for a token, but when a buffer grows for the first time.
 
-use super::selection::{Blocks, all, argmax};
+use super::{
+    adjustment::Adjustment,
+    selection::{Blocks, all, argmax},
+};
 use crate::{MullamaError, StreamConfig, TokenId};
 use rand_chacha::{
     ChaCha8Rng,
@@ -41,18 +44,12 @@ pub(crate) struct Logprobs {
 /// The sampler of one request.
 pub(crate) struct Sampler {
     config: StreamConfig,
-    /// Bias of the caller, and negative infinity for the end-of-generation
-    /// tokens under `ignore_eos`.
-    bias: Vec<(TokenId, f32)>,
+    adjustment: Adjustment,
     rng: ChaCha8Rng,
     /// Whether `rng` stands where the sequence does. Each place of a sequence
     /// has its own random number, so that a generation that goes on with the
     /// same seed draws what an uninterrupted one does.
     is_placed: bool,
-    /// The row with bias and penalties; kept to be allocated once.
-    adjusted: Vec<f32>,
-    /// The tokens that penalties look at; kept as `adjusted` is.
-    seen: Vec<TokenId>,
     candidates: Vec<Candidate>,
     blocks: Blocks,
 }
@@ -60,29 +57,29 @@ pub(crate) struct Sampler {
 impl Sampler {
     /// `config` was validated; `eog` are the end-of-generation tokens.
     pub(crate) fn new(config: &StreamConfig, seed: u64, eog: &[TokenId]) -> Self {
-        let mut bias = config.logit_bias.clone();
-        if config.ignore_eos {
-            bias.extend(eog.iter().map(|&token| (token, f32::NEG_INFINITY)));
-        }
         Self {
             config: config.clone(),
-            bias,
+            adjustment: Adjustment::new(config, eog),
             rng: ChaCha8Rng::seed_from_u64(seed),
             is_placed: false,
-            adjusted: Vec::new(),
-            seen: Vec::new(),
             candidates: Vec::new(),
             blocks: Blocks::default(),
         }
     }
 
     /// Draws the next token. `history` holds all tokens so far, prompt first.
+    /// `logits` are used to work in, and are afterwards as they were.
     ///
     /// # Errors
     /// `Generation` when no token has a finite logit.
-    pub(crate) fn sample(&mut self, logits: &[f32], history: &[TokenId]) -> Result<TokenId, MullamaError> {
-        let adjusted = self.adjust(logits, history);
-        let row = if adjusted { self.adjusted.as_slice() } else { logits };
+    pub(crate) fn sample(&mut self, logits: &mut [f32], history: &[TokenId]) -> Result<TokenId, MullamaError> {
+        self.adjustment.apply(logits, history);
+        let token = self.choose(logits, history);
+        self.adjustment.undo(logits);
+        token
+    }
+
+    fn choose(&mut self, row: &[f32], history: &[TokenId]) -> Result<TokenId, MullamaError> {
         let config = &self.config;
         if config.temperature == 0.0 {
             return argmax(row).map(|best| best.token).ok_or_else(no_candidate);
@@ -103,7 +100,6 @@ impl Sampler {
             } else {
                 // Nothing is filtered, so nothing need be listed.
                 let share = self.share(history);
-                let row = if adjusted { self.adjusted.as_slice() } else { logits };
                 let token = self.blocks.pick(row, best.logit, self.config.temperature, share);
                 return Ok(token.unwrap_or(best.token));
             }
@@ -150,44 +146,6 @@ impl Sampler {
         }
         // Rounding may leave a crumb: the first one has the largest share.
         self.candidates[0].token
-    }
-
-    /// Fills `self.adjusted` with bias and penalties; `false` when neither
-    /// changes anything.
-    fn adjust(&mut self, logits: &[f32], history: &[TokenId]) -> bool {
-        let seen = &history[history.len().saturating_sub(self.config.repeat_last_n)..];
-        let penalties = !seen.is_empty()
-            && (self.config.repeat_penalty != 1.0
-                || self.config.frequency_penalty != 0.0
-                || self.config.presence_penalty != 0.0);
-        if self.bias.is_empty() && !penalties {
-            return false;
-        }
-        self.adjusted.clear();
-        self.adjusted.extend_from_slice(logits);
-        for &(token, bias) in &self.bias {
-            if let Some(logit) = self.adjusted.get_mut(token as usize) {
-                *logit += bias;
-            }
-        }
-        if penalties {
-            self.seen.clear();
-            self.seen.extend_from_slice(seen);
-            // Equal ones side by side, to be counted.
-            self.seen.sort_unstable();
-            for run in self.seen.chunk_by(|a, b| a == b) {
-                if let Some(logit) = self.adjusted.get_mut(run[0] as usize) {
-                    *logit = if *logit > 0.0 {
-                        *logit / self.config.repeat_penalty
-                    } else {
-                        *logit * self.config.repeat_penalty
-                    };
-                    let count = run.len() as f32;
-                    *logit -= count * self.config.frequency_penalty + self.config.presence_penalty;
-                }
-            }
-        }
-        true
     }
 }
 
@@ -286,7 +244,7 @@ mod tests {
         let mut sampler = Sampler::new(config, 7, &[]);
         let mut counts = vec![0; row.len()];
         for _ in 0..n {
-            counts[sampler.sample(row, &[]).unwrap() as usize] += 1;
+            counts[sampler.sample(&mut row.to_vec(), &[]).unwrap() as usize] += 1;
         }
         counts
     }
@@ -298,7 +256,10 @@ mod tests {
     }
 
     fn greedy(config: &StreamConfig, row: &[f32], history: &[TokenId]) -> TokenId {
-        Sampler::new(&config.clone().temperature(0.0), 1, &[4]).sample(row, history).unwrap()
+        let mut worked_in = row.to_vec();
+        let token = Sampler::new(&config.clone().temperature(0.0), 1, &[4]).sample(&mut worked_in, history).unwrap();
+        assert_eq!(worked_in, row, "a row is afterwards as it was");
+        token
     }
 
     const SHARES: [f32; 5] = [0.08, 0.5, 0.3, 0.1, 0.02];
@@ -345,7 +306,7 @@ mod tests {
     fn a_wide_nucleus_is_found_without_top_k() {
         let row = vec![0.0; 5000];
         let mut sampler = Sampler::new(&open().top_p(0.5), 3, &[]);
-        sampler.sample(&row, &[]).unwrap();
+        sampler.sample(&mut row.clone(), &[]).unwrap();
         assert_eq!(sampler.candidates.len(), 2500);
     }
 
@@ -360,7 +321,7 @@ mod tests {
         let row = logits(&SHARES);
         let run = |seed| {
             let mut sampler = Sampler::new(&open(), seed, &[]);
-            (0..50).map(|_| sampler.sample(&row, &[]).unwrap()).collect::<Vec<_>>()
+            (0..50).map(|_| sampler.sample(&mut row.clone(), &[]).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(run(5), run(5));
         assert_ne!(run(5), run(6));
@@ -401,10 +362,10 @@ mod tests {
     #[test]
     fn rows_without_a_finite_logit_are_an_error() {
         let mut sampler = Sampler::new(&open(), 1, &[]);
-        for row in [[f32::NAN; 3], [f32::NEG_INFINITY; 3]] {
-            assert!(matches!(sampler.sample(&row, &[]), Err(MullamaError::Generation(_))));
+        for mut row in [[f32::NAN; 3], [f32::NEG_INFINITY; 3]] {
+            assert!(matches!(sampler.sample(&mut row, &[]), Err(MullamaError::Generation(_))));
         }
-        assert_eq!(sampler.sample(&[f32::NAN, 1.0, f32::NEG_INFINITY], &[]).unwrap(), 1);
+        assert_eq!(sampler.sample(&mut [f32::NAN, 1.0, f32::NEG_INFINITY], &[]).unwrap(), 1);
     }
 
     #[test]

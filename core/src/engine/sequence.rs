@@ -233,7 +233,7 @@ impl Sequence {
     pub(super) fn advance(
         &mut self,
         model: &Model,
-        logits: &[f32],
+        logits: &mut [f32],
         limit: usize,
         now: Instant,
     ) -> Result<Advance, MullamaError> {

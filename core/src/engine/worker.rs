@@ -279,20 +279,20 @@ impl Worker {
 
     fn take_results(&mut self, rows: &[usize], outputs: &[Option<usize>]) {
         let now = Instant::now();
+        let model = self.context.model().clone();
         let mut over = Vec::new();
         for (index, (&n, output)) in rows.iter().zip(outputs).enumerate() {
             let sequence = &mut self.active[index];
             let n_prompt = sequence.evaluated(n);
             self.shared.metrics.prompt_tokens.fetch_add(n_prompt as u64, Relaxed);
             let Some(row) = *output else { continue };
-            let model = self.context.model();
             // The row's own token, then one more for each guess that was right.
             for offset in 0..=self.draft.len() {
                 let advance = self
                     .context
                     .logits(row + offset)
                     .ok_or_else(|| MullamaError::Internal("a row has no logits".to_owned()))
-                    .and_then(|logits| sequence.advance(model, logits, self.limits.context_size, now));
+                    .and_then(|logits| sequence.advance(&model, logits, self.limits.context_size, now));
                 match advance {
                     Ok(advance) => {
                         self.shared.metrics.generated_tokens.fetch_add(1, Relaxed);

@@ -266,14 +266,16 @@ impl Context {
         }
     }
 
-    /// The logits of a row that asked for them in the last decode.
-    pub(crate) fn logits(&self, row: usize) -> Option<&[f32]> {
+    /// The logits of a row that asked for them in the last decode, to read or
+    /// to work in.
+    pub(crate) fn logits(&mut self, row: usize) -> Option<&mut [f32]> {
         let row = i32::try_from(row).ok()?;
         // SAFETY: the context is live; a row without logits gives null.
         let logits = unsafe { sys::llama_get_logits_ith(self.context.as_ptr(), row) };
-        // SAFETY: llama.cpp keeps `n_vocab` floats there until the next
-        // decode, which needs `&mut self`.
-        (!logits.is_null()).then(|| unsafe { std::slice::from_raw_parts(logits, self.model.n_vocab()) })
+        // SAFETY: llama.cpp keeps `n_vocab` floats there until the next decode,
+        // and only writes them then. `&mut self` says that nobody else has them
+        // and that no decode is under way.
+        (!logits.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(logits, self.model.n_vocab()) })
     }
 
     /// Forgets everything of a sequence. Always possible, also for memories

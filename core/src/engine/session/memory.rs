@@ -79,7 +79,7 @@ impl Memory {
         &mut self,
         rows: &[Row],
         stop: &StopCheck,
-        mut on_output: impl FnMut(&[f32]) -> Result<(), MullamaError>,
+        mut on_output: impl FnMut(&mut [f32]) -> Result<(), MullamaError>,
     ) -> Result<(), Halt> {
         let mut rest = rows;
         while !rest.is_empty() {
