@@ -1,20 +1,27 @@
-//! Prefill of long prompts aside: in a context of its own, over the same
-//! weights and with the same threads, whose graph is evaluated in pieces of
-//! some milliseconds. Between two pieces the engine takes a step for all others
-//! when one is due. So a long prompt is computed with as many rows at once as
-//! is quickest, and holds up nobody meanwhile. Part of [`Worker`], on the
+//! Prefill aside: in a context of its own, over the same weights and with the
+//! same threads, whose graph is evaluated in pieces of some milliseconds.
+//! Between two pieces the engine takes a step for all others when one is due.
+//! So prompts are computed with as many rows at once as is quickest, and hold
+//! up nobody meanwhile. Which prompts is [`turns`]. Part of [`Worker`], on the
 //! engine's thread.
 //!
 //! After each decode the new part of the memory is copied to the engine's
-//! context, where the sequence has its place all along: who follows it finds
+//! context, where each sequence has its place all along: who follows it finds
 //! it there, and whatever becomes of the sequence, the context aside can be
 //! dropped.
 //!
 //! Deliberately absent: memories of which no part can be copied, and GPUs. There
 //! a prompt is computed in steps with the others (`scheduler`). A GPU needs no
 //! more than a step or two for it.
+//!
+//! [`turns`]: super::turns
 
-use super::{loading::kv_bytes, sequence::Sequence, worker::Worker};
+use super::{
+    loading::kv_bytes,
+    sequence::{InFlight, Sequence},
+    turns::{Part, ROWS},
+    worker::{Limits, Worker},
+};
 use crate::{
     llama::{Batch, Context, ContextParams, DecodeError},
     memory::SystemMemory,
@@ -24,16 +31,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Fewest tokens that are worth it. Fewer fit into a step or two with the
-/// others.
-const WORTH: usize = 128;
-
-/// Most rows of a decode: with more a row costs no less, but a cancelled or
-/// failed decode loses more.
-const ROWS: usize = 256;
-
-/// ggml's attention on the CPU works in tiles of so many rows.
-const TILE: usize = 64;
+/// Most prompts of a decode. Each may cost the context room for a row of
+/// logits.
+const PROMPTS: usize = 32;
 
 /// How long the others wait for their next step: less than the 150 ms that a
 /// reader may wait, and long enough that a step of a few streams takes no tenth
@@ -56,7 +56,7 @@ pub(super) struct Aside {
     context: Option<Context>,
     batch: Batch,
     n_cells: usize,
-    /// The sequence, by age, and the tokens that the context holds of it.
+    /// The lone sequence, by age, and the tokens that the context holds of it.
     holds: Option<(u64, usize)>,
     used: Instant,
     /// There was no memory for it. Long prompts are computed in steps with the
@@ -92,6 +92,21 @@ impl Aside {
         }
     }
 
+    /// Whether there was no memory for it.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused
+    }
+
+    pub(super) fn oldest_had_turn(&self) -> bool {
+        self.oldest_had_turn
+    }
+
+    /// Most prompts of a decode.
+    pub(super) fn most_together(limits: &Limits) -> usize {
+        // The context has one sequence more, for parts, and a row for each.
+        PROMPTS.min(limits.max_concurrent).min(ROWS.min(limits.batch_size) - 1)
+    }
+
     fn refuse(&mut self) {
         self.drop_context();
         self.is_refused = true;
@@ -124,51 +139,27 @@ impl Aside {
 }
 
 impl Worker {
-    /// Whether the rest of this prompt is computed aside.
-    pub(super) fn goes_aside(&self, sequence: &Sequence) -> bool {
-        let n = sequence.n_pending() - 1;
-        (n >= WORTH || (n > 0 && sequence.is_aside)) && self.computes_aside()
-    }
-
-    /// Whether any prompt is.
-    pub(super) fn computes_aside(&self) -> bool {
-        !self.aside.is_refused && self.context.has_parts() && self.shared.options.gpu_layers == 0
-    }
-
-    /// The prompt whose turn it is to be computed aside: the shortest and the
-    /// oldest one alternately, so that a short one does not wait for a long one
-    /// and none waits for ever.
-    pub(super) fn next_aside(&self) -> Option<usize> {
-        let long = (0..self.active.len()).filter(|&index| {
-            let sequence = &self.active[index];
-            sequence.follows.is_none() && !sequence.ticket.is_full() && self.goes_aside(sequence)
-        });
-        if self.aside.oldest_had_turn {
-            long.min_by_key(|&index| (self.active[index].n_pending(), self.active[index].age))
-        } else {
-            long.min_by_key(|&index| self.active[index].age)
-        }
-    }
-
-    /// Evaluates some rows of a prompt aside, and meanwhile whatever the others
-    /// need.
-    pub(super) fn prefill_aside(&mut self, index: usize) {
+    /// Evaluates rows of a prompt aside, or of several, and meanwhile whatever
+    /// the others need.
+    pub(super) fn prefill_aside(&mut self, parts: &[Part]) {
         self.aside.oldest_had_turn = !self.aside.oldest_had_turn;
-        if !self.open_aside(index) {
+        if !self.open_aside(parts) {
             self.aside.refuse();
             return;
         }
-        let sequence = &mut self.active[index];
-        sequence.is_aside = true;
-        let (age, from) = (sequence.age, sequence.n_past());
-        let n = rows(sequence.n_pending() - 1, ROWS.min(self.limits.batch_size));
         self.aside.batch.clear();
-        for (token, position, _) in sequence.rows(n) {
-            self.aside.batch.push(token, position, 0, false);
+        let mut in_flight = InFlight::new(true);
+        for (seq_id, part) in parts.iter().enumerate() {
+            let Some(sequence) = self.active.iter_mut().find(|sequence| sequence.age == part.age) else { return };
+            sequence.is_aside = true;
+            in_flight.push(sequence.ticket.share(), part.n);
+            for (token, position, _) in sequence.rows(part.n) {
+                self.aside.batch.push(token, position, seq_id, false);
+            }
         }
-        let (ticket, shared) = (sequence.ticket.share(), self.shared.clone());
+        let shared = self.shared.clone();
         let Some(mut context) = self.aside.context.take() else { return };
-        context.set_abort_check(move || shared.inbox.is_closing() || ticket.is_over(Instant::now()));
+        context.set_abort_check(move || shared.inbox.is_closing() || in_flight.is_not_worth_it(Instant::now()));
         context.set_threads(self.pace.threads());
         let mut batch = std::mem::replace(&mut self.aside.batch, Batch::new(0));
         self.aside.others = Duration::ZERO;
@@ -186,26 +177,40 @@ impl Worker {
             Ok(()) => {
                 self.shared.metrics.steps.fetch_add(1, Relaxed);
                 self.shared.metrics.step_time.observe(started.elapsed().saturating_sub(self.aside.others));
-                self.take_part(&mut context, age, from, n);
+                for (seq_id, part) in parts.iter().enumerate() {
+                    let is_taken = self.take_part(&mut context, seq_id, *part);
+                    if is_taken && parts.len() == 1 {
+                        self.aside.holds = Some((part.age, part.from + part.n));
+                    }
+                }
             }
             Err(DecodeError::Aborted) => {}
             // It has cells for the whole prompt.
             Err(DecodeError::NoCells) => self.aside.is_refused = true,
             Err(DecodeError::Failed(error)) => {
-                let rows: Vec<usize> =
-                    self.active.iter().map(|sequence| if sequence.age == age { n } else { 0 }).collect();
+                let rows_of =
+                    |sequence: &Sequence| parts.iter().find(|part| part.age == sequence.age).map_or(0, |p| p.n);
+                let rows: Vec<usize> = self.active.iter().map(rows_of).collect();
                 self.fail_step(&rows, &error);
             }
+        }
+        if parts.len() > 1 {
+            // Whoever is not done belongs to the next burst, or to none.
+            self.active.iter_mut().filter(|sequence| sequence.n_past() == 0).for_each(|s| s.is_aside = false);
         }
         self.aside.context = Some(context);
     }
 
     /// Makes the context aside, unless it is there, and has it hold what is
-    /// evaluated of the sequence. `false` when there is no memory for that.
-    fn open_aside(&mut self, index: usize) -> bool {
-        let sequence = &self.active[index];
-        let (age, seq_id, n_past) = (sequence.age, sequence.seq_id, sequence.n_past());
-        let n_cells = sequence.tokens().len().next_multiple_of(CELLS).min(self.limits.cache_size);
+    /// evaluated of the sequence, if it is one. `false` when there is no memory
+    /// for that.
+    fn open_aside(&mut self, parts: &[Part]) -> bool {
+        let of_part = |part: &Part| self.active.iter().find(|sequence| sequence.age == part.age);
+        let lone = if let [part] = parts { of_part(part) } else { None };
+        let n_tokens = lone.map_or(ROWS, |sequence| sequence.tokens().len());
+        let n_cells = n_tokens.next_multiple_of(CELLS).min(self.limits.cache_size);
+        let held = lone.map(|sequence| (sequence.age, sequence.n_past()));
+        let seq_id = lone.map(|sequence| sequence.seq_id);
         if self.aside.context.is_none() || self.aside.n_cells < n_cells {
             self.aside.drop_context();
             let options = &self.shared.options;
@@ -217,7 +222,7 @@ impl Worker {
                 n_ctx: n_cells,
                 n_batch: ROWS.min(self.limits.batch_size),
                 n_rows_at_once: ROWS,
-                n_seq_max: 1,
+                n_seq_max: Aside::most_together(&self.limits),
                 n_outputs_max: 1,
                 n_threads: self.limits.threads,
                 flash_attention: options.flash_attention,
@@ -239,32 +244,36 @@ impl Worker {
             }
         }
         let Some(context) = &mut self.aside.context else { return false };
-        if self.aside.holds == Some((age, n_past)) {
+        if held.is_some() && self.aside.holds == held {
             return true;
         }
-        context.clear_sequence(0);
-        n_past == 0 || self.context.part_state(seq_id, 0..n_past).is_some_and(|state| context.append_state(0, &state))
+        context.clear();
+        let (Some(seq_id), Some((_, n_past @ 1..))) = (seq_id, held) else { return true };
+        self.context.part_state(seq_id, 0..n_past).is_some_and(|state| context.append_state(0, &state))
     }
 
-    /// Copies what was computed aside to the sequence's place. Others make room
-    /// for it when there is none.
-    fn take_part(&mut self, context: &mut Context, age: u64, from: usize, n: usize) {
-        let Some(part) = context.part_state(0, from..from + n) else {
+    /// Copies what was computed aside, as sequence `seq_id`, to the sequence's
+    /// place. Others make room for it when there is none. `false` when the
+    /// sequence is there no more.
+    fn take_part(&mut self, context: &mut Context, seq_id: usize, part: Part) -> bool {
+        let Part { age, from, n } = part;
+        let Some(state) = context.part_state(seq_id, from..from + n) else {
             self.aside.is_refused = true;
-            return;
+            return false;
         };
         // Meanwhile it may have ended, or made room itself.
         let is_there = |sequence: &Sequence| sequence.age == age && sequence.n_past() == from;
         while let Some(index) = self.active.iter().position(is_there) {
-            if self.context.append_state(self.active[index].seq_id, &part) {
+            if self.context.append_state(self.active[index].seq_id, &state) {
                 let n_prompt = self.active[index].evaluated(n);
                 self.shared.metrics.prompt_tokens.fetch_add(n_prompt as u64, Relaxed);
-                self.aside.holds = Some((age, from + n));
-                break;
+                self.note_load();
+                return true;
             }
             self.make_room();
         }
         self.note_load();
+        false
     }
 
     /// The engine's turn, between two pieces: what arrived, and a step of the
@@ -299,41 +308,5 @@ impl Worker {
     /// piece would be too short to tell.
     fn adapt_to_pieces(&mut self) {
         self.adapt_threads(None, self.aside.since.elapsed());
-    }
-}
-
-/// Rows of the next decode, of `left` ones: as few decodes as can be, none with
-/// few rows, and whole tiles.
-fn rows(left: usize, most: usize) -> usize {
-    let n_decodes = left.div_ceil(most).max(1);
-    left.div_ceil(n_decodes).next_multiple_of(TILE).min(most).min(left)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::rows;
-
-    #[test]
-    fn a_prompt_is_computed_in_few_decodes_of_whole_tiles() {
-        assert_eq!(rows(2000, 256), 256);
-        assert_eq!(rows(257, 256), 192);
-        assert_eq!(rows(65, 256), 65);
-        assert_eq!(rows(1, 256), 1);
-        assert_eq!(rows(100, 32), 32);
-    }
-
-    #[test]
-    fn all_rows_are_computed() {
-        for most in [16, 100, 256] {
-            for whole in 1..1100 {
-                let mut left = whole;
-                let mut n = 0;
-                while left > 0 {
-                    left -= rows(left, most);
-                    n += 1;
-                }
-                assert_eq!(n, whole.div_ceil(most), "{whole} of {most}");
-            }
-        }
     }
 }

@@ -60,10 +60,8 @@ impl Worker {
     }
 
     /// The same for all of them.
-    pub(super) fn store_all(&mut self) -> bool {
-        let any = self.store_oldest();
+    pub(super) fn store_all(&mut self) {
         while self.store_oldest() {}
-        any
     }
 
     /// The same for the oldest one if it has stayed for long.
@@ -74,7 +72,7 @@ impl Worker {
     }
 
     /// The same for those that begin like an active sequence, and have more of
-    /// that beginning than is kept in RAM.
+    /// that beginning than it can have from elsewhere.
     pub(super) fn store_alike(&mut self, index: usize) {
         while let Some(ended) = self.alike(index).and_then(|at| self.ended.remove(at)) {
             self.store(&ended);
@@ -85,9 +83,10 @@ impl Worker {
         if self.ended.is_empty() {
             return None;
         }
-        let tokens = self.active[index].tokens();
-        let kept = self.prefix_cache.find(tokens).n.max(WORTH_TAKING - 1);
-        self.ended.iter().position(|ended| common_prefix(&ended.tokens, tokens) > kept)
+        let sequence = &self.active[index];
+        let tokens = sequence.tokens();
+        let has = self.look_around(tokens, sequence.age, sequence.n_past()).n().max(sequence.n_past());
+        self.ended.iter().position(|ended| common_prefix(&ended.tokens, tokens) >= has + WORTH_TAKING)
     }
 
     fn store(&mut self, ended: &Ended) {

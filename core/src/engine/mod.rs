@@ -40,6 +40,7 @@ mod threads;
 mod ticket;
 pub(crate) mod totals;
 mod trials;
+mod turns;
 mod weights;
 mod worker;
 

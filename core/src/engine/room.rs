@@ -28,12 +28,12 @@ impl Worker {
         is_empty || self.cells_wanted() + n + spare < self.limits.cache_size
     }
 
-    /// The memory has no cells for the batch: ended sequences go to RAM, or, where
-    /// there are none, one sequence makes room and goes on later. One whose reader is slow goes first, then the youngest.
+    /// The memory has no cells for the batch: an ended sequence goes to RAM, or,
+    /// where there is none, one sequence makes room and goes on later. One whose reader is slow goes first, then the youngest.
     /// Followers have no cells to give. A sequence that is alone has used all
     /// there is.
     pub(super) fn make_room(&mut self) {
-        if self.store_all() {
+        if self.store_oldest() {
             return;
         }
         let with_cells = |&index: &usize| self.active[index].follows.is_none();

@@ -44,6 +44,11 @@ pub(super) struct Beginning {
 }
 
 impl Beginning {
+    /// Tokens that are to be had at once.
+    pub(super) fn n(&self) -> usize {
+        self.ready.map_or(0, |(n, _)| n).max(self.kept.n)
+    }
+
     /// Tokens of it whose cells are shared with an active sequence.
     pub(super) fn n_shared(&self) -> usize {
         let ready = self.ready.map_or(0, |(n, _)| n);

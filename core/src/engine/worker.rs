@@ -168,8 +168,9 @@ impl Worker {
             self.drop_what_is_over(Instant::now());
             self.resize();
             self.let_in();
-            if let Some(index) = self.next_aside() {
-                self.prefill_aside(index);
+            let aside = self.next_aside();
+            if !aside.is_empty() {
+                self.prefill_aside(&aside);
                 continue;
             }
             let rows = self.plan();
@@ -196,13 +197,15 @@ impl Worker {
     }
 
     pub(super) fn plan(&self) -> Vec<usize> {
+        let burst = if self.computes_aside() { self.burst() } else { Vec::new() };
         let candidates: Vec<Candidate> = self
             .active
             .iter()
-            .map(|sequence| Candidate {
+            .enumerate()
+            .map(|(index, sequence)| Candidate {
                 n_pending: sequence.n_pending().min(self.rows_to_fork(sequence)),
                 is_new: sequence.n_past() == 0,
-                paused: sequence.follows.is_some() || sequence.ticket.is_full() || self.goes_aside(sequence),
+                paused: sequence.follows.is_some() || sequence.ticket.is_full() || self.goes_aside(index, &burst),
             })
             .collect();
         let n_running = candidates.iter().filter(|candidate| !candidate.paused).count();

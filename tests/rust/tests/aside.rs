@@ -101,3 +101,54 @@ fn who_begins_like_a_long_prompt_waits_for_no_more_than_that() {
         assert_eq!(leader.collect::<Vec<_>>().await.len(), 1);
     });
 }
+
+#[test]
+fn short_prompts_that_come_at_once_are_computed_together() {
+    run(async {
+        let slow = slow(ModelOptions { max_concurrent: 32, prefix_cache_bytes: Some(0), ..options() }).await;
+        let model = &slow.model;
+        let prompts: Vec<String> = (0..24).map(|i| prompt(char::from(b'A' + i), 100)).collect();
+        let together =
+            |n| join_all(prompts.iter().map(move |prompt| model.generate_with(prompt, exactly(n).logprobs(2))));
+        // It holds the door while they arrive.
+        let long = model.generate_stream(&prompt('x', 3000), exactly(1)).await.unwrap();
+        until(model, |metrics| metrics.active == 1).await;
+        let before = model.metrics().steps;
+        assert!(together(1).await.iter().all(Result::is_ok));
+        assert_eq!(long.collect::<Vec<_>>().await.len(), 1);
+        // 12 for the long one, 12 for the burst, and some for first tokens; in
+        // steps of at most 63 rows the burst alone would take 39.
+        let steps = model.metrics().steps - before;
+        assert!(steps < 45, "{steps}");
+
+        let mut compared = 0;
+        for (prompt, got) in prompts.iter().zip(together(6).await) {
+            let expected = model.generate_with(prompt, exactly(6).logprobs(2)).await.unwrap();
+            compared += agree(&expected, &got.unwrap());
+        }
+        assert!(compared > 30, "{compared}");
+    });
+}
+
+#[test]
+fn a_burst_of_which_some_are_dropped_serves_the_others() {
+    run(async {
+        let slow = slow(ModelOptions { max_concurrent: 40, ..options() }).await;
+        let model = &slow.model;
+        for round in 0..4 {
+            let prompts: Vec<String> =
+                (0..24).map(|i| format!("{round}{}", prompt(char::from(b'A' + i), 90))).collect();
+            let mut streams = join_all(prompts.iter().map(|prompt| model.generate_stream(prompt, exactly(4)))).await;
+            until(model, |metrics| metrics.active > 0).await;
+            // More than half of them, so that what is computed for all stops.
+            let kept = streams.split_off(15 + round);
+            drop(streams);
+            for stream in kept {
+                let tokens = stream.unwrap().collect::<Vec<_>>().await;
+                assert_eq!(tokens.iter().filter(|token| token.is_ok()).count(), 4);
+            }
+            until_idle(model).await;
+        }
+        assert_eq!(model.metrics().failed, 0);
+    });
+}
