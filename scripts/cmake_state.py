@@ -1,10 +1,14 @@
 """What CMake and Ninja left in a Cargo target folder: how far llama.cpp's
 build is, and whether it still refers to tools that exist."""
 
+import hashlib
 import os
 import re
+import shutil
 from pathlib import Path
 
+# Of this checkout; llama.cpp's own build includes it.
+INCLUDE = Path(__file__).resolve().parent.parent / "core/cmake/self_contained_backends.cmake"
 TOOL = re.compile(r"^(?:CMAKE_COMMAND|CMAKE_MAKE_PROGRAM|CMAKE_PROJECT_INCLUDE):\w+=(.+)$", re.MULTILINE)
 
 
@@ -29,6 +33,28 @@ def forget_lost_tools(target: Path) -> None:
         tools = TOOL.findall(cache.read_text(errors="replace"))
         if not all(os.path.exists(tool) for tool in tools):
             cache.unlink(missing_ok=True)
+
+
+def build_again_after_change(target: Path, include: Path = INCLUDE) -> None:
+    """Makes Cargo run llama.cpp's build again where `include` was another when
+    it ran last.
+
+    Cargo does not know of it. Ninja then compiles what is another command now.
+    Only a build with modules looks into the file.
+    """
+    digest = hashlib.sha256(include.read_bytes()).hexdigest()
+    for cache in build_files(target, "CMakeCache.txt"):
+        if "GGML_BACKEND_DL:BOOL=ON" not in cache.read_text(errors="replace"):
+            continue
+        stamp = cache.with_name("mullama-include.sha256")
+        before = stamp.read_text() if stamp.exists() else ""
+        # Without a stamp it was configured by a run that is over just now, or
+        # by one that wrote none.
+        is_older = not before and include.stat().st_mtime < cache.stat().st_mtime
+        if before != digest and not is_older:
+            crate = cache.parents[2]
+            shutil.rmtree(crate.parents[1] / ".fingerprint" / crate.name, ignore_errors=True)
+        stamp.write_text(digest)
 
 
 def compiled_files(target: Path) -> tuple[int, int] | None:

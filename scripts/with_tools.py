@@ -173,6 +173,7 @@ def main() -> int:
         return 1
     env = environment(venv)
     cmake_state.forget_lost_tools(Path(env["CARGO_TARGET_DIR"]))
+    cmake_state.build_again_after_change(Path(env["CARGO_TARGET_DIR"]))
     return run(sys.argv[1:], env)
 
 

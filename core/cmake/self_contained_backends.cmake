@@ -1,6 +1,7 @@
 # Included by llama.cpp's own build, by CMAKE_PROJECT_INCLUDE, which
 # `.cargo/config.toml` sets. Does nothing unless the backends are modules. Cargo
-# sees no change here: remove the build folder of llama-cpp-sys-2 after one.
+# sees no change here: `scripts/cmake_state.py` has it build again after one. By
+# hand, remove the build folder of llama-cpp-sys-2.
 #
 # As it comes, that build makes shared libraries of llama.cpp and of ggml's
 # base, which the modules need too. Where a process has another llama.cpp, of
@@ -62,3 +63,16 @@ set(GGML_BACKEND_DIR "backends")
 
 # The names of files without a version: packages hold no links.
 set(CMAKE_PLATFORM_NO_VERSIONED_SONAME ON)
+
+# GCC 12's `_tile_loadconfig` tells the compiler that it reads 8 bytes of the 64
+# of its argument. Stores to the others are dropped as dead ones, no tile is
+# configured, and the first instruction with one ends the process.
+function(mullama_keep_tile_config)
+    set(folder "${CMAKE_SOURCE_DIR}/ggml/src")
+    set_property(SOURCE "${folder}/ggml-cpu/amx/mmq.cpp" DIRECTORY "${folder}"
+        APPEND PROPERTY COMPILE_OPTIONS -fno-tree-dse -fno-dse)
+endfunction()
+if (CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # When that folder's targets are there.
+    cmake_language(DEFER CALL mullama_keep_tile_config)
+endif()

@@ -157,6 +157,32 @@ def test_the_choice_has_what_the_processor_has(ask: Ask) -> None:
 
 
 @x86
+def test_every_variant_answers_or_is_refused(
+    modules: dict[str, Path], wheel_python: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    python, env = wheel_python
+    program = tmp_path / "variants.py"
+    program.write_text(PYTHON)
+    answered = set()
+    for variant, file in modules.items():
+        folder = only(tmp_path / variant, file)
+        done = subprocess.run(
+            [python, program, model()],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=env | {"MULLAMA_BACKENDS_DIR": folder},
+        )
+        assert done.returncode == 0, (variant, done.returncode, done.stderr)
+        report = json.loads(done.stdout)
+        if report.get("code") != "unsupported":
+            assert report["text"]
+            assert report["variant"] == variant
+            answered.add(variant)
+    assert {"x64", "sse42"} <= answered
+
+
+@x86
 @pytest.mark.parametrize("variant", ["x64", "sse42"])
 def test_a_processor_without_avx_gets_a_variant_without_it(
     variant: str, ask: Ask, modules: dict[str, Path], tmp_path: Path

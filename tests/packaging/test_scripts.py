@@ -1,5 +1,6 @@
 """The scripts that the Makefile and the build backend stand on."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,25 @@ def test_a_cmake_cache_whose_tools_exist_stays(tmp_path: Path) -> None:
     build = llama_build(tmp_path, Path(sys.executable))
     cmake_state.forget_lost_tools(tmp_path)
     assert (build / "CMakeCache.txt").exists()
+
+
+@pytest.mark.parametrize("modules", ["ON", "OFF"])
+def test_a_changed_include_has_only_builds_with_modules_run_again(tmp_path: Path, modules: str) -> None:
+    include = tmp_path / "include.cmake"
+    include.write_text("one")
+    os.utime(include, (0, 0))
+    build = llama_build(tmp_path, Path(sys.executable))
+    (build / "CMakeCache.txt").write_text(f"GGML_BACKEND_DL:BOOL={modules}\n")
+    crate = build.parent.parent
+    ran = crate.parent.parent / ".fingerprint" / crate.name / "run-build-script"
+    ran.parent.mkdir(parents=True)
+    ran.touch()
+    for _ in range(2):
+        cmake_state.build_again_after_change(tmp_path, include)
+        assert ran.exists()
+    include.write_text("another")
+    cmake_state.build_again_after_change(tmp_path, include)
+    assert ran.exists() == (modules == "OFF")
 
 
 def test_progress_counts_each_object_once(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def prepare() -> None:
         os.environ["PATH"] = f"{path}{os.pathsep}{scripts}"
     target = Path(os.environ.setdefault("CARGO_TARGET_DIR", str(Path.cwd() / "target")))
     cmake_state.forget_lost_tools(target)
+    cmake_state.build_again_after_change(target)
     if shutil.which("ninja"):
         os.environ.setdefault("CMAKE_GENERATOR", "Ninja")
     if "LIBCLANG_PATH" not in os.environ and (library := libclang()):
