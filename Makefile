@@ -149,9 +149,10 @@ test: ## run the linters and all tests
 BENCH = MULLAMA_TEST_MODEL=$(if $(MODEL),'$(MODEL)',$$($(PYTHON) scripts/fetch_model.py)) && \
 	export MULLAMA_TEST_MODEL && $(TOOLS) $(VENV_PYTHON) -m
 
+# What users install is measured, so Rust has the packages' variants as well.
 .PHONY: bench
-bench: python node ## run the benchmarks; QUICK=1 for a short run (bench/README.md)
-	@$(CARGO) build --release --package mullama-bench --bins $(VERBOSE)
+bench: .venv/complete wheel npm ## run the benchmarks; QUICK=1 for a short run (bench/README.md)
+	@$(CARGO) build --release --package mullama-bench --bins $(if $(GPU),,--features $(VARIANTS)) $(VERBOSE)
 	@$(BENCH) bench
 
 .PHONY: bench-quick
@@ -159,7 +160,7 @@ bench-quick: ## the same with QUICK=1: a part of them in under 3 minutes
 	@QUICK=1 $(MAKE) bench
 
 .PHONY: bench-tools
-bench-tools: .venv/complete ## build and install what the benchmarks compare with
+bench-tools: .venv/complete wheel npm ## build and install what the benchmarks compare with
 	@$(BENCH) bench.tools
 
 .PHONY: bench-report

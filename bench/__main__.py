@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import machine, report, settings, tools
+from bench import machine, packages, report, settings, tools
+from bench.commands import say
 from bench.rounds import Rounds
 from bench.settings import BENCH, Settings
 
@@ -22,8 +23,8 @@ def measure(chosen: Settings) -> None:
     tools.main()
     folder = chosen.folder
     folder.mkdir(parents=True, exist_ok=True)
-    tools.say("making the texts")
-    command = [sys.executable, "-m", "bench.texts", chosen.model, str(folder / "texts.json")]
+    say("making the texts")
+    command = [str(packages.python()), "-m", "bench.texts", chosen.model, str(folder / "texts.json")]
     subprocess.run(command, check=True, cwd=settings.ROOT)
     rounds = Rounds(chosen)
     described = asdict(chosen) | {"model": Path(chosen.model).name}
@@ -36,7 +37,7 @@ def measure(chosen: Settings) -> None:
 
         def run(part: str, number: int) -> None:
             minutes, seconds = divmod(round(time.monotonic() - start), 60)
-            tools.say(f"{minutes}:{seconds:02} round {number} of {chosen.rounds}: {part}")
+            say(f"{minutes}:{seconds:02} round {number} of {chosen.rounds}: {part}")
             rounds.number = number
             for line in getattr(rounds, part)():
                 write({"round": number, **line})
@@ -61,7 +62,7 @@ def write_report(chosen: Settings) -> None:
     (to / "plots").mkdir()
     for name, text in report.render(lines[0], lines[1:]).items():
         (to / name).write_text(text)
-    tools.say(f"the report is {to / 'report.md'}")
+    say(f"the report is {to / 'report.md'}")
 
 
 def main() -> None:

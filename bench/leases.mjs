@@ -1,12 +1,16 @@
-// Measures what a lease of a pool costs in Node: `node bench/leases.mjs MODEL.gguf`.
+// Measures what a lease of a pool costs in Node: `node bench/leases.mjs MODEL.gguf
+// [FILE]`, of the mullama that is imported from that file.
 //
 // Prints one JSON object: microseconds for a lease that is free, acquired and
 // released, and for one that two functions pass to and fro.
 
-import { ModelPool } from 'mullama'
+import { pathToFileURL } from 'node:url'
+
+const [model, file] = process.argv.slice(2)
+const { ModelPool } = await import(file ? pathToFileURL(file) : 'mullama')
 
 const N = 5000
-const pool = await ModelPool.create({ modelPath: process.argv[2], contextSize: 64 }, 1)
+const pool = await ModelPool.create({ modelPath: model, contextSize: 64 }, 1)
 
 async function free(n) {
   for (let i = 0; i < n; i++) (await pool.acquire()).release()

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from bench import tools
+from bench import packages, tools
 from bench.settings import ROOT
 
 
@@ -33,6 +33,7 @@ def described() -> dict[str, object]:
         "python": platform.python_version(),
         "node": subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip(),
         "commit": commit(),
+        "variant": packages.variant(),
         "same_source": tools.same_source(),
         "versions": tools.versions(),
         "load_at_start": round(os.getloadavg()[0], 2),

@@ -35,16 +35,22 @@ def introduction(header: dict[str, Any]) -> list[str]:
         f"- Model: {settings['model']}; prompts: {'own' if settings['prompts'] else 'built in'}; "
         f"threads: {settings['threads']}; rounds: {settings['rounds']}.",
         f"- Python {machine['python']}, Node {machine['node']}; {versions}.",
-        f"- llama.cpp's tools and our engine: compiled from {same}, with the same instruction sets (AVX2, FMA, F16C,",
-        "  BMI2) and flags, OpenMP off. What differs: `llama-bench` attaches a thread pool as our engine does,",
-        "  `llama-batched-bench` starts and joins its threads in every step. The peers' packages are prebuilt and",
-        "  choose their instruction sets at run time.",
+        f"- llama.cpp's tools and our engine: compiled from {same}, with the same flags, OpenMP off, for the same",
+        f"  instruction sets: {instruction_sets(machine)}.",
+        "  What differs: `llama-bench` attaches a thread pool as our engine does, `llama-batched-bench` starts and joins",
+        "  its threads in every step. The peers' packages are prebuilt and choose their instruction sets at run time.",
         "",
         "All systems run in turn within each round, each step in a process of its own. Figures are medians over the",
         "rounds, with the smallest and the largest value. Ratios are medians of the ratios of each round; more than 1",
         "is in our favour.",
         "",
     ]
+
+
+def instruction_sets(machine: dict[str, Any]) -> str:
+    if variant := machine.get("variant"):
+        return f"those of the variant `{variant}`, which mullama's installed packages choose on this machine"
+    return "AVX2, FMA, F16C, BMI2, in a build of mullama with one variant"
 
 
 def goals(results: Results, files: dict[str, str]) -> list[str]:

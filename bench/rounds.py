@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import rows, tools
+from bench import packages, rows, tools
 from bench.neighbour import busy_core
 from bench.settings import BENCH, ROOT, Settings
 from bench.systems import llama_tools
@@ -25,9 +25,8 @@ PYTHON_IMPORT = "import time; start = time.perf_counter(); import {}; print(time
 NODE_IMPORT = "const start = performance.now(); await import('{}'); console.log((performance.now() - start) / 1e3)"
 
 
-def rust_binary(name: str) -> Path:
-    target = Path(os.environ["CARGO_TARGET_DIR"]) / os.environ.get("CARGO_BUILD_TARGET", "")
-    return target / "release" / name
+def rust_folder() -> Path:
+    return Path(os.environ["CARGO_TARGET_DIR"]) / os.environ.get("CARGO_BUILD_TARGET", "") / "release"
 
 
 def of(system: str, lines: Iterator[Line]) -> Iterator[Line]:
@@ -48,8 +47,8 @@ class Rounds:
         self.short_tokens = int(json.loads(self.texts.read_text())["short_tokens"])
         peer = str(tools.peers_python())
         self.commands: dict[str, list[str]] = {
-            rows.RUST: [str(rust_binary("bench-rows"))],
-            rows.PYTHON: [sys.executable, "-m", "bench.systems.mullama_python"],
+            rows.RUST: [str(rust_folder() / "bench-rows")],
+            rows.PYTHON: [str(packages.python()), "-m", "bench.systems.mullama_python"],
             rows.NODE: ["node", str(BENCH / "systems/mullama_node.mjs")],
             rows.XLLAMA: [peer, "-m", "bench.systems.xllamacpp_server"],
             rows.NODE_LLAMA: ["node", str(BENCH / "systems/node_llama_cpp.mjs")],
@@ -71,6 +70,7 @@ class Rounds:
                     "context": context,
                     "rate": rate,
                     "peer": str(tools.node_peers() / NODE_PEER_FILE),
+                    "mullama": str(packages.node_package()),
                 }
             )
         )
@@ -82,7 +82,13 @@ class Rounds:
         """What it prints; up to its failure, if it fails, which the report
         tells: one system must not cost the others their figures."""
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, errors="replace"
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=packages.rust_environment() if command[0].startswith(str(rust_folder())) else None,
+            errors="replace",
         ) as process:
             try:
                 out, err = process.communicate(timeout=self.limit)
@@ -98,7 +104,7 @@ class Rounds:
 
     def load(self) -> Iterator[Line]:
         peer = str(tools.peers_python())
-        in_python = {rows.PYTHON: (sys.executable, "mullama"), rows.XLLAMA: (peer, "xllamacpp")}
+        in_python = {rows.PYTHON: (str(packages.python()), "mullama"), rows.XLLAMA: (peer, "xllamacpp")}
         if rows.LLAMA_CPP_PYTHON in self.commands:
             in_python[rows.LLAMA_CPP_PYTHON] = (peer, "llama_cpp")
         for workload, before in (("import", ""), ("import_asyncio", "asyncio, ")):
@@ -106,12 +112,11 @@ class Rounds:
                 if printed := self.printed([python, "-c", PYTHON_IMPORT.format(before + name)]).split():
                     yield {"system": system, "workload": workload, "seconds": float(printed[-1])}
         in_node = {
-            rows.NODE: ["node", "--input-type=module", "-e", NODE_IMPORT.format("mullama")],
-            rows.NODE_LLAMA: [
-                "node", "--input-type=module", "-e", NODE_IMPORT.format((tools.node_peers() / NODE_PEER_FILE).as_uri()),
-            ],
-        }  # fmt: skip
-        for system, command in in_node.items():
+            rows.NODE: packages.node_package(),
+            rows.NODE_LLAMA: tools.node_peers() / NODE_PEER_FILE,
+        }
+        for system, file in in_node.items():
+            command = ["node", "--input-type=module", "-e", NODE_IMPORT.format(file.as_uri())]
             if printed := self.printed(command).split():
                 yield {"system": system, "workload": "import", "seconds": float(printed[-1])}
         for system in self.commands:
@@ -170,9 +175,9 @@ class Rounds:
     def pool(self) -> Iterator[Line]:
         """Leases of a pool; about ourselves only."""
         commands = {
-            rows.RUST: [str(rust_binary("mullama-bench")), self.settings.model, "leases"],
-            rows.PYTHON: [sys.executable, str(BENCH / "leases.py"), self.settings.model],
-            rows.NODE: ["node", str(BENCH / "leases.mjs"), self.settings.model],
+            rows.RUST: [str(rust_folder() / "mullama-bench"), self.settings.model, "leases"],
+            rows.PYTHON: [str(packages.python()), str(BENCH / "leases.py"), self.settings.model],
+            rows.NODE: ["node", str(BENCH / "leases.mjs"), self.settings.model, str(packages.node_package())],
         }
         for system, command in commands.items():
             for line in llama_tools.objects(self.printed(command)):
@@ -194,6 +199,6 @@ class Rounds:
 
     def endurance(self) -> Iterator[Line]:
         self.limit = TRACE_SECONDS
-        printed = self.printed([sys.executable, str(BENCH / "endurance.py"), self.settings.model])
+        printed = self.printed([str(packages.python()), str(BENCH / "endurance.py"), self.settings.model])
         for line in llama_tools.objects(printed):
             yield {"system": rows.PYTHON, "workload": "endurance", **line}

