@@ -145,7 +145,10 @@ def versions() -> dict[str, str]:
 
 def same_source() -> bool:
     """Whether the tools' llama.cpp is that of our own build."""
-    metadata = json.loads(run("cargo", "metadata", "--format-version", "1", "--locked", "--offline"))
+    # What only other platforms need was never downloaded.
+    target = os.environ.get("CARGO_BUILD_TARGET")
+    here = ("--filter-platform", target) if target else ()
+    metadata = json.loads(run("cargo", "metadata", "--format-version", "1", "--locked", "--offline", *here))
     (crate,) = (package for package in metadata["packages"] if package["name"] == "llama-cpp-sys-2")
     ours = Path(crate["manifest_path"]).parent / "llama.cpp"
     files = (file for folder in COMPARED for file in (ours / folder).rglob("*") if file.is_file())
