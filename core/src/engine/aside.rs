@@ -19,7 +19,7 @@
 use super::{
     loading::kv_bytes,
     sequence::{InFlight, Sequence},
-    turns::{Part, ROWS},
+    turns::{Part, ROWS, is_long},
     worker::{Limits, Worker},
 };
 use crate::{
@@ -66,6 +66,8 @@ pub(super) struct Aside {
     oldest_had_turn: bool,
     /// A decode is under way.
     pub(super) is_computing: bool,
+    /// It is one of a long prompt.
+    pub(super) computes_long: bool,
     /// When the next step of the others is due.
     due: Instant,
     /// Since when the threads compute pieces, with no step between.
@@ -86,6 +88,7 @@ impl Aside {
             is_refused: false,
             oldest_had_turn: false,
             is_computing: false,
+            computes_long: false,
             due: now,
             since: now,
             others: Duration::ZERO,
@@ -151,6 +154,7 @@ impl Worker {
         let mut in_flight = InFlight::new(true);
         for (seq_id, part) in parts.iter().enumerate() {
             let Some(sequence) = self.active.iter_mut().find(|sequence| sequence.age == part.age) else { return };
+            self.aside.computes_long |= is_long(sequence);
             sequence.is_aside = true;
             in_flight.push(sequence.ticket.share(), part.n);
             for (token, position, _) in sequence.rows(part.n) {
@@ -168,7 +172,7 @@ impl Worker {
         let started = self.aside.since;
         self.aside.is_computing = true;
         let result = context.decode_in_pieces(&mut batch, &mut || self.between_pieces());
-        self.aside.is_computing = false;
+        (self.aside.is_computing, self.aside.computes_long) = (false, false);
         self.adapt_to_pieces();
         self.aside.batch = batch;
         self.aside.used = Instant::now();

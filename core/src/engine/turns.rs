@@ -73,7 +73,8 @@ impl Worker {
     }
 
     /// Short prompts that are computed together, oldest first; none when they
-    /// are too few for that.
+    /// are too few for that, or would wait for the decode of a long one, beside
+    /// which steps serve them sooner.
     pub(super) fn burst(&self) -> Vec<usize> {
         let is_short = |sequence: &Sequence| {
             sequence.n_past() == 0
@@ -84,13 +85,14 @@ impl Worker {
         };
         let short: Vec<usize> = (0..self.active.len()).filter(|&index| is_short(&self.active[index])).collect();
         let n: usize = short.iter().map(|&index| self.active[index].n_pending() - 1).sum();
-        if n < WORTH || self.limits.batch_size < WORTH { Vec::new() } else { short }
+        let waits = self.aside.computes_long || n < WORTH || self.limits.batch_size < WORTH;
+        if waits { Vec::new() } else { short }
     }
 }
 
 /// Whether the rest of this prompt is computed aside for its length, or is part
 /// of the decode under way.
-fn is_long(sequence: &Sequence) -> bool {
+pub(super) fn is_long(sequence: &Sequence) -> bool {
     let n = sequence.n_pending() - 1;
     n >= WORTH || (n > 0 && sequence.is_aside)
 }

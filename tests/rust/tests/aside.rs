@@ -110,23 +110,39 @@ fn short_prompts_that_come_at_once_are_computed_together() {
         let prompts: Vec<String> = (0..24).map(|i| prompt(char::from(b'A' + i), 100)).collect();
         let together =
             |n| join_all(prompts.iter().map(move |prompt| model.generate_with(prompt, exactly(n).logprobs(2))));
-        // It holds the door while they arrive.
-        let long = model.generate_stream(&prompt('x', 3000), exactly(1)).await.unwrap();
-        until(model, |metrics| metrics.active == 1).await;
-        let before = model.metrics().steps;
-        assert!(together(1).await.iter().all(Result::is_ok));
-        assert_eq!(long.collect::<Vec<_>>().await.len(), 1);
-        // 12 for the long one, 12 for the burst, and some for first tokens; in
-        // steps of at most 63 rows the burst alone would take 39.
-        let steps = model.metrics().steps - before;
-        assert!(steps < 45, "{steps}");
-
+        // 12 for the burst, and some for what came before it and for first
+        // tokens; with at most 63 rows a step it would take 39. How many come
+        // before it is a matter of luck.
+        for attempt in 0.. {
+            let before = model.metrics().steps;
+            assert!(together(1).await.iter().all(Result::is_ok));
+            let steps = model.metrics().steps - before;
+            if steps < 30 {
+                break;
+            }
+            assert!(attempt < 10, "{steps}");
+        }
         let mut compared = 0;
         for (prompt, got) in prompts.iter().zip(together(6).await) {
             let expected = model.generate_with(prompt, exactly(6).logprobs(2)).await.unwrap();
             compared += agree(&expected, &got.unwrap());
         }
         assert!(compared > 30, "{compared}");
+    });
+}
+
+#[test]
+fn a_burst_beside_a_long_prompt_does_not_wait_for_it() {
+    run(async {
+        let slow = slow(ModelOptions { max_concurrent: 16, ..options() }).await;
+        let model = &slow.model;
+        let long = model.generate_stream(&prompt('x', 7500), exactly(1)).await.unwrap();
+        until(model, |metrics| metrics.active == 1).await;
+        let prompts: Vec<String> = (0..9).map(|i| prompt(char::from(b'A' + i), 20)).collect();
+        let burst = join_all(prompts.iter().map(|prompt| model.generate_with(prompt, exactly(2)))).await;
+        assert!(burst.iter().all(Result::is_ok));
+        assert!(model.metrics().prompt_tokens < 7500);
+        assert_eq!(long.collect::<Vec<_>>().await.len(), 1);
     });
 }
 
