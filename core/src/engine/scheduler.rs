@@ -145,19 +145,30 @@ impl StepCost {
         *other = other.map(|other| other * now / before);
     }
 
-    /// What a step of so many decodes and prompts has room for, of at most
-    /// `most` rows; `only_short` says that long prompts are computed aside.
-    pub(crate) fn room(&self, n_decode: usize, n_prompts: usize, most: usize, only_short: bool) -> Room {
+    /// Rows of a step that takes many short prompts at once, on a machine that
+    /// computes two tiles of them in time. On others a burst is computed aside.
+    pub(crate) fn rows_of_burst(&self) -> Option<usize> {
+        let row = self.tiled.or(self.small)?;
+        Some((LIMIT_BESIDE_OTHERS.as_secs_f64() / row) as usize).filter(|&rows| rows >= 2 * TILE)
+    }
+
+    /// What a step of so many decodes, and prompts with so many rows in all,
+    /// has room for, of at most `most` rows; `only_short` says that long
+    /// prompts are computed aside.
+    pub(crate) fn room(&self, n_decode: usize, prompts: &[usize], most: usize, only_short: bool) -> Room {
         if !only_short {
-            return Room { rows: most, prefill: self.prefill_budget(n_decode, n_prompts) };
+            return Room { rows: most, prefill: self.prefill_budget(n_decode, prompts.len()) };
         }
         // Tiles pay for rows that look at the same cells. These look at few,
-        // each at its own, and in a tile each costs as if it looked at all.
-        let most = most.min(TILE - 1);
-        if n_prompts == 0 {
+        // each at its own, and in a tile each costs as if it looked at all;
+        // that is worth it for many rows.
+        let is_burst = prompts.iter().sum::<usize>() >= 2 * TILE;
+        let most = most.min(self.rows_of_burst().filter(|_| is_burst).unwrap_or(TILE - 1));
+        if prompts.is_empty() {
             return Room { rows: most, prefill: 0 };
         }
-        let in_time = self.small.map_or(most, |row| (LIMIT_BESIDE_OTHERS.as_secs_f64() / row) as usize);
+        let row = if most >= TILE { self.tiled.or(self.small) } else { self.small };
+        let in_time = row.map_or(most, |row| (LIMIT_BESIDE_OTHERS.as_secs_f64() / row) as usize);
         let rows = in_time.max(SMALL).min(most);
         Room { rows, prefill: rows - n_decode.min(rows / SHARE_OF_DECODES) }
     }
@@ -273,24 +284,40 @@ mod tests {
     #[test]
     fn prompts_that_wait_leave_decodes_a_share() {
         let cost = StepCost::default();
-        assert_eq!(cost.room(40, 0, 512, true), Room { rows: 63, prefill: 0 });
-        let room = cost.room(40, 9, 512, true);
+        assert_eq!(cost.room(40, &[], 512, true), Room { rows: 63, prefill: 0 });
+        let room = cost.room(40, &[17; 9], 512, true);
         assert_eq!(room, Room { rows: 63, prefill: 48 });
         let candidates = pending(&[[1; 40].as_slice(), &[17; 9]].concat());
         let rows = plan(&candidates, room, 0);
         assert_eq!(rows[40..], [17, 17, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(rows[..40].iter().sum::<usize>(), 15);
-        assert_eq!(cost.room(2, 9, 512, true).prefill, 61);
+        assert_eq!(cost.room(2, &[17; 9], 512, true).prefill, 61);
     }
 
     #[test]
     fn slow_rows_make_short_steps() {
         let mut cost = StepCost::default();
         cost.observe(20, 20, Duration::from_millis(100));
-        assert_eq!(cost.room(8, 1, 512, true), Room { rows: 30, prefill: 23 });
+        assert_eq!(cost.room(8, &[40], 512, true), Room { rows: 30, prefill: 23 });
         cost.observe(20, 20, Duration::from_secs(100));
-        assert_eq!(cost.room(8, 1, 512, true), Room { rows: SMALL, prefill: 12 });
-        assert_eq!(cost.room(8, 1, 12, true), Room { rows: 12, prefill: 9 });
+        assert_eq!(cost.room(8, &[40], 512, true), Room { rows: SMALL, prefill: 12 });
+        assert_eq!(cost.room(8, &[40], 12, true), Room { rows: 12, prefill: 9 });
+    }
+
+    #[test]
+    fn a_fast_machine_takes_a_burst_in_large_steps() {
+        let mut cost = StepCost::default();
+        assert_eq!(cost.rows_of_burst(), None, "nothing is known yet");
+        cost.observe(50, 50, Duration::from_millis(100));
+        assert_eq!(cost.rows_of_burst(), None);
+        cost.observe(50, 50, Duration::ZERO);
+        for _ in 0..20 {
+            cost.observe(50, 50, Duration::from_millis(50));
+        }
+        assert_eq!(cost.rows_of_burst(), Some(149));
+        assert_eq!(cost.room(40, &[17; 9], 512, true), Room { rows: 149, prefill: 112 });
+        assert_eq!(cost.room(40, &[17; 7], 512, true).rows, 63, "few rows are no burst");
+        assert_eq!(cost.room(40, &[], 512, true).rows, 63);
     }
 
     #[test]

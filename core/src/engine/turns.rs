@@ -3,7 +3,7 @@
 //!
 //! A long prompt is computed by itself, in as many decodes as it needs. Short
 //! ones that are new are computed together when they are so many that steps
-//! with the others would have to take them one after the other: a burst.
+//! with the others would have to take a few at a time: a burst.
 
 use super::{aside::Aside, sequence::Sequence, worker::Worker};
 
@@ -74,7 +74,7 @@ impl Worker {
 
     /// Short prompts that are computed together, oldest first; none when they
     /// are too few for that, or would wait for the decode of a long one, beside
-    /// which steps serve them sooner.
+    /// which steps serve them sooner, or when a step can take enough of them.
     pub(super) fn burst(&self) -> Vec<usize> {
         let is_short = |sequence: &Sequence| {
             sequence.n_past() == 0
@@ -85,7 +85,10 @@ impl Worker {
         };
         let short: Vec<usize> = (0..self.active.len()).filter(|&index| is_short(&self.active[index])).collect();
         let n: usize = short.iter().map(|&index| self.active[index].n_pending() - 1).sum();
-        let waits = self.aside.computes_long || n < WORTH || self.limits.batch_size < WORTH;
+        let waits = self.aside.computes_long
+            || n < WORTH
+            || self.limits.batch_size < WORTH
+            || self.cost.rows_of_burst().is_some();
         if waits { Vec::new() } else { short }
     }
 }

@@ -99,7 +99,7 @@ pub(super) struct Worker {
     pub(super) prefix_cache: PrefixCache,
     /// Where long prompts are computed.
     pub(super) aside: Aside,
-    cost: StepCost,
+    pub(super) cost: StepCost,
     /// What steps of a lone sequence cost.
     pub(super) curve: Curve,
     /// Tokens that the step's lone sequence is guessed to say next.
@@ -208,10 +208,9 @@ impl Worker {
                 paused: sequence.follows.is_some() || sequence.ticket.is_full() || self.goes_aside(index, &burst),
             })
             .collect();
-        let n_running = candidates.iter().filter(|candidate| !candidate.paused).count();
-        let n_decode = candidates.iter().filter(|candidate| candidate.n_pending == 1 && !candidate.paused).count();
-        let n_prompts = n_running - n_decode;
-        let room = self.cost.room(n_decode, n_prompts, self.limits.batch_size, self.computes_aside());
+        let running = candidates.iter().filter(|candidate| !candidate.paused);
+        let (decodes, prompts): (Vec<usize>, Vec<usize>) = running.map(|it| it.n_pending).partition(|&n| n == 1);
+        let room = self.cost.room(decodes.len(), &prompts, self.limits.batch_size, self.computes_aside());
         scheduler::plan(&candidates, room, self.turn)
     }
 
