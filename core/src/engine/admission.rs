@@ -50,27 +50,30 @@ impl Worker {
     pub(super) fn admit(&mut self) {
         while !self.memory_is_full && self.active.len() < self.limits.max_concurrent {
             let next = self.next_request();
-            let has_room = match (self.preempted.front(), next) {
-                (Some(first), _) => self.has_room_for(first.tokens(), first.age),
-                (None, Some(next)) => self.has_room_for(&self.waiting[next].prompt, self.next_age + 1),
-                (None, None) => break,
-            };
-            let Some(seq_id) = self.free_seq_id().filter(|_| has_room) else {
-                if self.store_oldest() {
-                    continue;
-                }
+            if next.is_none() && self.preempted.is_empty() {
                 break;
-            };
-            if let Some(mut sequence) = self.preempted.pop_front() {
+            }
+            self.store_all();
+            let seq_id = self.free_seq_id();
+            if let Some(first) = self.preempted.front() {
+                if !self.has_room_for(first.tokens(), first.age) {
+                    break;
+                }
+                let Some(mut sequence) = self.preempted.pop_front() else { break };
                 sequence.seq_id = seq_id;
                 self.active.push(sequence);
                 self.resume(self.active.len() - 1);
-            } else if let Some(request) = next.and_then(|next| self.waiting.remove(next)) {
+            } else if let Some(next) = next
+                && self.has_room_for(&self.waiting[next].prompt, self.next_age + 1)
+            {
+                let Some(request) = self.waiting.remove(next) else { break };
                 self.shared.inbox.left_queue();
                 self.next_age += 1;
                 let sequence = Sequence::new(request, seq_id, self.next_age, &self.eog, Instant::now());
                 self.active.push(if self.drafts { sequence.with_lookup() } else { sequence });
                 self.begin(self.active.len() - 1);
+            } else {
+                break;
             }
         }
         self.note_load();
@@ -91,13 +94,11 @@ impl Worker {
         })
     }
 
-    /// The lowest id that no sequence has.
-    fn free_seq_id(&self) -> Option<usize> {
-        let has = |id: usize| {
-            let active = self.active.iter().map(|sequence| sequence.seq_id);
-            active.chain(self.ended.iter().map(|ended| ended.seq_id)).any(|taken| taken == id)
-        };
-        (0..self.limits.max_concurrent).find(|&id| !has(id))
+    /// The lowest id that no active sequence has. What ended is in RAM by then.
+    fn free_seq_id(&self) -> usize {
+        (0..self.limits.max_concurrent)
+            .find(|id| self.active.iter().all(|sequence| sequence.seq_id != *id))
+            .expect("fewer sequences are active than there are ids")
     }
 
     /// When the engine must look again though nothing arrives.

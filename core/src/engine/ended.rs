@@ -1,17 +1,13 @@
 //! Sequences that ended while others run. A copy to RAM would hold those up, so
-//! what they had computed stays in its cells until there is time for one:
-//! when the engine has nothing to do, when somebody can use it, when its cells
-//! or its sequence id are needed, or after some steps, since each step looks at
-//! all cells. Part of [`Worker`], on the engine's thread.
+//! what they had computed stays in its cells until there is time for one: when
+//! the engine has nothing to do, when the cells are needed, when somebody comes
+//! in, who may begin like it and whose rows would look at its cells, or after
+//! some steps, for the same reason. Part of [`Worker`], on the engine's thread.
 //!
 //! Deliberately absent: memories of which no part can be copied. Of these a
 //! sequence id is a part of the memory, and the lowest is best (`deterministic`).
 
-use super::{
-    prefix_cache::{Shape, common_prefix},
-    sharing::WORTH_TAKING,
-    worker::Worker,
-};
+use super::{prefix_cache::Shape, sharing::WORTH_TAKING, worker::Worker};
 use crate::TokenId;
 
 /// Steps that an ended sequence may stay in its cells. The requests of a burst
@@ -69,24 +65,6 @@ impl Worker {
         if self.ended.front().is_some_and(|ended| ended.until <= self.n_steps) {
             self.store_oldest();
         }
-    }
-
-    /// The same for those that begin like an active sequence, and have more of
-    /// that beginning than it can have from elsewhere.
-    pub(super) fn store_alike(&mut self, index: usize) {
-        while let Some(ended) = self.alike(index).and_then(|at| self.ended.remove(at)) {
-            self.store(&ended);
-        }
-    }
-
-    fn alike(&self, index: usize) -> Option<usize> {
-        if self.ended.is_empty() {
-            return None;
-        }
-        let sequence = &self.active[index];
-        let tokens = sequence.tokens();
-        let has = self.look_around(tokens, sequence.age, sequence.n_past()).n().max(sequence.n_past());
-        self.ended.iter().position(|ended| common_prefix(&ended.tokens, tokens) >= has + WORTH_TAKING)
     }
 
     fn store(&mut self, ended: &Ended) {

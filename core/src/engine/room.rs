@@ -24,8 +24,7 @@ impl Worker {
     /// free, for the next tokens of those that run.
     pub(super) fn has_room(&self, n: usize) -> bool {
         let spare = self.limits.cache_size / 32;
-        let is_empty = self.active.is_empty() && self.ended.is_empty();
-        is_empty || self.cells_wanted() + n + spare < self.limits.cache_size
+        self.active.is_empty() || self.cells_wanted() + n + spare < self.limits.cache_size
     }
 
     /// The memory has no cells for the batch: an ended sequence goes to RAM, or,

@@ -44,11 +44,6 @@ pub(super) struct Beginning {
 }
 
 impl Beginning {
-    /// Tokens that are to be had at once.
-    pub(super) fn n(&self) -> usize {
-        self.ready.map_or(0, |(n, _)| n).max(self.kept.n)
-    }
-
     /// Tokens of it whose cells are shared with an active sequence.
     pub(super) fn n_shared(&self) -> usize {
         let ready = self.ready.map_or(0, |(n, _)| n);
@@ -90,7 +85,6 @@ impl Worker {
     /// Gives a sequence the most of its beginning that is to be had, or has it
     /// wait for that.
     pub(super) fn begin(&mut self, index: usize) {
-        self.store_alike(index);
         let sequence = &self.active[index];
         let n_past = sequence.n_past();
         let Beginning { ready, coming, kept } = self.look_around(sequence.tokens(), sequence.age, n_past);
