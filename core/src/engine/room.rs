@@ -28,9 +28,9 @@ impl Worker {
     }
 
     /// The memory has no cells for the batch: an ended sequence goes to RAM, or,
-    /// where there is none, one sequence makes room and goes on later. One whose reader is slow goes first, then the youngest.
-    /// Followers have no cells to give. A sequence that is alone has used all
-    /// there is.
+    /// where there is none, one sequence makes room and goes on later. One whose
+    /// reader is slow goes first, then the youngest. Followers have no cells to
+    /// give. A sequence that is alone has used all there is.
     pub(super) fn make_room(&mut self) {
         if self.store_oldest() {
             return;

@@ -19,7 +19,7 @@ const TARGET_ALONE: Duration = Duration::from_millis(250);
 /// From so many rows on ggml's CPU attention works in tiles
 /// (`GGML_FA_TILE_Q` in its `common.h`) and a row costs much less. So a step
 /// has whole tiles of rows, or, where that takes too long, few rows.
-const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 
 /// Of the rows of a step beside prompts that wait, decodes have this share for
 /// sure. Prompts that come at once then have their first tokens soon after each

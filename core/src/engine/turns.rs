@@ -5,7 +5,7 @@
 //! ones that are new are computed together when they are so many that steps
 //! with the others would have to take a few at a time: a burst.
 
-use super::{aside::Aside, sequence::Sequence, worker::Worker};
+use super::{aside::Aside, scheduler::TILE, sequence::Sequence, worker::Worker};
 
 /// Fewest tokens that are worth it, of one prompt or of a burst. Fewer fit into
 /// a step or two with the others.
@@ -14,9 +14,6 @@ const WORTH: usize = 128;
 /// Most rows of a decode: with more a row costs no less, but a cancelled or
 /// failed decode loses more.
 pub(super) const ROWS: usize = 256;
-
-/// ggml's attention on the CPU works in tiles of so many rows.
-const TILE: usize = 64;
 
 /// Rows of a sequence that are computed aside in one decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
