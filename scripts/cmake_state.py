@@ -7,8 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
-# Of this checkout; llama.cpp's own build includes it.
-INCLUDE = Path(__file__).resolve().parent.parent / "core/cmake/self_contained_backends.cmake"
+# Of this checkout; llama.cpp's own build includes what is there.
+INCLUDES = Path(__file__).resolve().parent.parent / "core/cmake"
 TOOL = re.compile(r"^(?:CMAKE_COMMAND|CMAKE_MAKE_PROGRAM|CMAKE_PROJECT_INCLUDE):\w+=(.+)$", re.MULTILINE)
 
 
@@ -35,26 +35,33 @@ def forget_lost_tools(target: Path) -> None:
             cache.unlink(missing_ok=True)
 
 
-def build_again_after_change(target: Path, include: Path = INCLUDE) -> None:
-    """Makes Cargo run llama.cpp's build again where `include` was another when
-    it ran last.
+def includes_digest(includes: Path = INCLUDES) -> str:
+    """What the files say that llama.cpp's own build includes."""
+    whole = hashlib.sha256()
+    for file in sorted(includes.iterdir()):
+        whole.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
+    return whole.hexdigest()
 
-    Cargo does not know of it. Ninja then compiles what is another command now.
-    A build without modules takes from the file only what is for AMX, which it
-    does not use.
+
+def build_again_after_change(target: Path, includes: Path = INCLUDES) -> None:
+    """Makes Cargo run llama.cpp's build again where the files of `includes`
+    were others when it ran last.
+
+    Cargo does not know of them, and CMake would include those that it was told
+    of at first. Ninja then compiles what is another command or another file.
     """
-    digest = hashlib.sha256(include.read_bytes()).hexdigest()
+    digest = includes_digest(includes)
+    newest = max(file.stat().st_mtime for file in includes.iterdir())
     for cache in build_files(target, "CMakeCache.txt"):
-        if "GGML_BACKEND_DL:BOOL=ON" not in cache.read_text(errors="replace"):
-            continue
         stamp = cache.with_name("mullama-include.sha256")
         before = stamp.read_text() if stamp.exists() else ""
         # Without a stamp it was configured by a run that is over just now, or
         # by one that wrote none.
-        is_older = not before and include.stat().st_mtime < cache.stat().st_mtime
+        is_older = not before and newest < cache.stat().st_mtime
         if before != digest and not is_older:
             crate = cache.parents[2]
             shutil.rmtree(crate.parents[1] / ".fingerprint" / crate.name, ignore_errors=True)
+            cache.unlink()
         stamp.write_text(digest)
 
 

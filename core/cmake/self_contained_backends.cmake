@@ -1,8 +1,4 @@
-# Included by llama.cpp's own build, by CMAKE_PROJECT_INCLUDE, which
-# `.cargo/config.toml` sets, and `bench/tools.py` for llama.cpp's tools. All but
-# the first part is for backends that are modules. Cargo sees no change here:
-# `scripts/cmake_state.py` has it build again after one. By hand, remove the
-# build folder of llama-cpp-sys-2.
+# For backends that are modules.
 #
 # As it comes, that build makes shared libraries of llama.cpp and of ggml's
 # base, which the modules need too. Where a process has another llama.cpp, of
@@ -12,23 +8,6 @@
 # of ggml's base; and only the functions that are asked of a module can be seen
 # from outside. What ggml-cpu uses of the base are pure functions, but for the
 # log's callback, which `core/src/llama/modules.rs` sets in each module.
-
-if (NOT PROJECT_NAME STREQUAL "llama.cpp")
-    return()
-endif()
-
-# GCC 12's `_tile_loadconfig` tells the compiler that it reads 8 bytes of the 64
-# of its argument. Stores to the others are dropped as dead ones, no tile is
-# configured, and the first instruction with one ends the process.
-function(mullama_keep_tile_config)
-    set(folder "${CMAKE_SOURCE_DIR}/ggml/src")
-    set_property(SOURCE "${folder}/ggml-cpu/amx/mmq.cpp" DIRECTORY "${folder}"
-        APPEND PROPERTY COMPILE_OPTIONS -fno-tree-dse -fno-dse)
-endfunction()
-if (CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-    # When that folder's targets are there.
-    cmake_language(DEFER CALL mullama_keep_tile_config)
-endif()
 
 if (NOT GGML_BACKEND_DL)
     return()
