@@ -60,7 +60,12 @@ def build_again_after_change(target: Path, includes: Path = INCLUDES) -> None:
         is_older = not before and newest < cache.stat().st_mtime
         if before != digest and not is_older:
             crate = cache.parents[2]
-            shutil.rmtree(crate.parents[1] / ".fingerprint" / crate.name, ignore_errors=True)
+            profile = crate.parents[1]
+            shutil.rmtree(profile / ".fingerprint" / crate.name, ignore_errors=True)
+            # The crate has llama.cpp inside: without it Cargo links anew at
+            # once, and not at the next run only.
+            for library in (profile / "deps").glob("libllama_cpp_sys_2-*"):
+                library.unlink()
             cache.unlink()
         stamp.write_text(digest)
 

@@ -5,7 +5,8 @@
 # layer; and from 64 rows on it multiplies whole tiles of rows and cells, hidden
 # or not. With many sequences that is most of a step. Here a copy of ggml's
 # operators passes over hidden cells in blocks, and takes no tiles where rows see
-# different cells. Which cells count, and in which order, stays the same.
+# different cells. Which cells count stays the same; sums are rounded as ggml
+# rounds them for fewer rows.
 #
 # `masked_cells.h` has the functions; the places that call them are replaced
 # below. Where the pinned llama.cpp has other text there, the build ends.

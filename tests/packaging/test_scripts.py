@@ -53,14 +53,19 @@ def test_a_changed_include_has_the_build_run_again(tmp_path: Path) -> None:
     build = llama_build(tmp_path, Path(sys.executable))
     crate = build.parent.parent
     ran = crate.parent.parent / ".fingerprint" / crate.name / "run-build-script"
-    ran.parent.mkdir(parents=True)
-    ran.touch()
+    library, other = (crate.parent.parent / f"deps/lib{name}-01.rlib" for name in ("llama_cpp_sys_2", "mullama"))
+    for file in (ran, library, other):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     for _ in range(2):
         cmake_state.build_again_after_change(tmp_path, includes)
         assert ran.exists()
+        assert library.exists()
     (includes / "two.h").write_text("another")
     cmake_state.build_again_after_change(tmp_path, includes)
     assert not ran.exists()
+    assert not library.exists()
+    assert other.exists()
     assert not (build / "CMakeCache.txt").exists()
 
 
