@@ -180,7 +180,12 @@ impl Worker {
         match result {
             Ok(()) => {
                 self.shared.metrics.steps.fetch_add(1, Relaxed);
-                self.shared.metrics.step_time.observe(started.elapsed().saturating_sub(self.aside.others));
+                let took = started.elapsed().saturating_sub(self.aside.others);
+                self.shared.metrics.step_time.observe(took);
+                if parts.len() > 1 {
+                    // What a row of a step that takes a burst would cost.
+                    self.cost.observe(self.aside.batch.len(), self.aside.batch.len(), took);
+                }
                 for (seq_id, part) in parts.iter().enumerate() {
                     let is_taken = self.take_part(&mut context, seq_id, *part);
                     if is_taken && parts.len() == 1 {

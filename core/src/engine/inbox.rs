@@ -14,8 +14,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+/// Requests that are made at once arrive one after the other, some ten
+/// microseconds apart. When none came for this long, no other belongs to them.
+const QUIET: Duration = Duration::from_micros(200);
+
+/// Longest that the first of them waits for the others.
+const GATHERING: Duration = Duration::from_millis(3);
 
 /// See the module.
 pub(crate) struct Inbox {
@@ -23,6 +30,8 @@ pub(crate) struct Inbox {
     /// Requests that are submitted and not admitted, in this inbox and in the
     /// engine's own queue. Bounds the queue.
     n_waiting: AtomicUsize,
+    /// Requests whose prompts are being tokenized.
+    n_coming: AtomicUsize,
     /// Sequences that are served, as the engine last told.
     n_active: AtomicUsize,
     /// Sequences that may be served at once.
@@ -63,10 +72,18 @@ impl Inbox {
         Self {
             arrived: Belled::default(),
             n_waiting: AtomicUsize::new(0),
+            n_coming: AtomicUsize::new(0),
             n_active: AtomicUsize::new(0),
             max_concurrent: AtomicUsize::new(max_concurrent),
             max_queue,
         }
+    }
+
+    /// Tells that a request is about to be submitted, until the guard is
+    /// dropped.
+    pub(super) fn announce(&self) -> Coming<'_> {
+        self.n_coming.fetch_add(1, Ordering::AcqRel);
+        Coming { inbox: self }
     }
 
     /// Hands a request to the engine.
@@ -144,8 +161,37 @@ impl Inbox {
         self.arrived.listen(|arrived| waiting.append(&mut arrived.requests));
     }
 
+    /// Takes what has arrived while nothing was served, and what arrives with
+    /// it. A step that the first had for itself would cost the others its time,
+    /// and they would not go on as one batch.
+    pub(super) fn gather(&self, waiting: &mut VecDeque<Request>) {
+        self.drain(waiting);
+        let until = Instant::now() + GATHERING;
+        let mut before = 0;
+        while before < waiting.len() || (before > 0 && self.n_coming.load(Ordering::Acquire) > 0) {
+            let now = Instant::now();
+            if now >= until || self.is_closing() {
+                return;
+            }
+            before = waiting.len();
+            self.sleep(Some(until.min(now + QUIET)));
+            self.drain(waiting);
+        }
+    }
+
     /// Sleeps until the bell rings, or until `deadline`.
     pub(super) fn sleep(&self, deadline: Option<Instant>) {
         self.arrived.sleep(deadline);
+    }
+}
+
+/// See [`Inbox::announce`].
+pub(super) struct Coming<'a> {
+    inbox: &'a Inbox,
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.inbox.n_coming.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -201,6 +201,7 @@ impl Engine {
         let submitted = Instant::now();
         let model = self.model()?;
         config.validate(model.n_vocab())?;
+        let _coming = self.shared.inbox.announce();
         let tokens = prompt_tokens(&model, prompt)?;
         let limit = self.shared.options.context_size - 1;
         if tokens.len() > limit {

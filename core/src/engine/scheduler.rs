@@ -12,8 +12,8 @@ use std::time::Duration;
 /// the gap that their readers see.
 const LIMIT_BESIDE_OTHERS: Duration = Duration::from_millis(150);
 
-/// How long it should take for a lone request: what the first token of a short
-/// prompt that comes then may have to wait for.
+/// How long it should take while no others are served: what the first token of
+/// a short prompt that comes then may have to wait for.
 const TARGET_ALONE: Duration = Duration::from_millis(250);
 
 /// From so many rows on ggml's CPU attention works in tiles
@@ -38,6 +38,10 @@ const MIN_PREFILL: usize = 8;
 /// of its own, and their attention is cheap. The rest of a long prompt is not
 /// one of them: its rows look back at all that came before.
 const WHOLE: usize = 64;
+
+/// Rows of the first step that takes many prompts at once, when nobody is
+/// served yet and nothing is known of its cost.
+const FIRST_BURST: usize = 4 * TILE;
 
 /// Weight of the newest step in the running mean of the cost of a row.
 const NEWEST: f64 = 0.3;
@@ -145,11 +149,16 @@ impl StepCost {
         *other = other.map(|other| other * now / before);
     }
 
-    /// Rows of a step that takes many short prompts at once, on a machine that
-    /// computes two tiles of them in time. On others a burst is computed aside.
-    pub(crate) fn rows_of_burst(&self) -> Option<usize> {
-        let row = self.tiled.or(self.small)?;
-        Some((LIMIT_BESIDE_OTHERS.as_secs_f64() / row) as usize).filter(|&rows| rows >= 2 * TILE)
+    /// Rows of a step that takes many short prompts at once beside `n_decode`
+    /// decodes, on a machine that computes two tiles of them in time. On others
+    /// a burst is computed aside.
+    pub(crate) fn rows_of_burst(&self, n_decode: usize) -> Option<usize> {
+        let rows = match (n_decode, self.tiled) {
+            (0, None) => FIRST_BURST,
+            (0, Some(row)) => (TARGET_ALONE.as_secs_f64() / row) as usize,
+            (_, tiled) => (LIMIT_BESIDE_OTHERS.as_secs_f64() / tiled.or(self.small)?) as usize,
+        };
+        Some(rows).filter(|&rows| rows >= 2 * TILE)
     }
 
     /// What a step of so many decodes, and prompts with so many rows in all,
@@ -159,17 +168,20 @@ impl StepCost {
         if !only_short {
             return Room { rows: most, prefill: self.prefill_budget(n_decode, prompts.len()) };
         }
-        // Tiles pay for rows that look at the same cells. These look at few,
-        // each at its own, and in a tile each costs as if it looked at all;
-        // that is worth it for many rows.
-        let is_burst = prompts.iter().sum::<usize>() >= 2 * TILE;
-        let most = most.min(self.rows_of_burst().filter(|_| is_burst).unwrap_or(TILE - 1));
         if prompts.is_empty() {
-            return Room { rows: most, prefill: 0 };
+            return Room { rows: most.min(TILE - 1), prefill: 0 };
         }
-        let row = if most >= TILE { self.tiled.or(self.small) } else { self.small };
-        let in_time = row.map_or(most, |row| (LIMIT_BESIDE_OTHERS.as_secs_f64() / row) as usize);
-        let rows = in_time.max(SMALL).min(most);
+        // A row costs the least where there are many, and the most between a
+        // few and a tile.
+        let is_burst = prompts.iter().sum::<usize>() >= 2 * TILE;
+        let rows = match self.rows_of_burst(n_decode).filter(|_| is_burst) {
+            Some(rows) => rows.min(most),
+            None => {
+                let most = most.min(TILE - 1);
+                let in_time = |row: f64| (LIMIT_BESIDE_OTHERS.as_secs_f64() / row) as usize;
+                self.small.map_or(most, in_time).max(SMALL).min(most)
+            }
+        };
         Room { rows, prefill: rows - n_decode.min(rows / SHARE_OF_DECODES) }
     }
 
@@ -307,17 +319,33 @@ mod tests {
     #[test]
     fn a_fast_machine_takes_a_burst_in_large_steps() {
         let mut cost = StepCost::default();
-        assert_eq!(cost.rows_of_burst(), None, "nothing is known yet");
+        assert_eq!(cost.rows_of_burst(1), None, "nothing is known yet");
         cost.observe(50, 50, Duration::from_millis(100));
-        assert_eq!(cost.rows_of_burst(), None);
+        assert_eq!(cost.rows_of_burst(1), None);
         cost.observe(50, 50, Duration::ZERO);
         for _ in 0..20 {
             cost.observe(50, 50, Duration::from_millis(50));
         }
-        assert_eq!(cost.rows_of_burst(), Some(149));
+        assert_eq!(cost.rows_of_burst(1), Some(149));
         assert_eq!(cost.room(40, &[17; 9], 512, true), Room { rows: 149, prefill: 112 });
         assert_eq!(cost.room(40, &[17; 7], 512, true).rows, 63, "few rows are no burst");
         assert_eq!(cost.room(40, &[], 512, true).rows, 63);
+    }
+
+    #[test]
+    fn a_burst_that_disturbs_nobody_is_taken_in_larger_steps() {
+        let mut cost = StepCost::default();
+        assert_eq!(cost.room(0, &[17; 32], 512, true), Room { rows: 256, prefill: 256 });
+        assert_eq!(cost.room(0, &[17; 32], 200, true), Room { rows: 200, prefill: 200 });
+        cost.observe(20, 20, Duration::from_millis(100));
+        assert_eq!(cost.rows_of_burst(0), Some(256), "few rows say little of many");
+        cost.observe(256, 256, Duration::from_millis(256));
+        assert_eq!(cost.room(0, &[17; 32], 512, true).rows, 250);
+        assert_eq!(cost.room(1, &[17; 32], 512, true).rows, 150);
+        for _ in 0..20 {
+            cost.observe(256, 256, Duration::from_millis(640));
+        }
+        assert_eq!(cost.rows_of_burst(0), None, "a slow machine");
     }
 
     #[test]

@@ -82,10 +82,11 @@ impl Worker {
         };
         let short: Vec<usize> = (0..self.active.len()).filter(|&index| is_short(&self.active[index])).collect();
         let n: usize = short.iter().map(|&index| self.active[index].n_pending() - 1).sum();
+        let n_decode = self.active.iter().filter(|s| s.n_pending() == 1 && !s.ticket.is_full()).count();
         let waits = self.aside.computes_long
             || n < WORTH
             || self.limits.batch_size < WORTH
-            || self.cost.rows_of_burst().is_some();
+            || self.cost.rows_of_burst(n_decode).is_some();
         if waits { Vec::new() } else { short }
     }
 }

@@ -180,6 +180,9 @@ impl Worker {
                 }
                 let deadline = [self.aside.rest(), self.next_deadline()].into_iter().flatten().min();
                 self.shared.inbox.sleep(deadline);
+                if self.active.is_empty() {
+                    self.shared.inbox.gather(&mut self.waiting);
+                }
             } else {
                 self.aside.age();
                 self.step(&rows);
