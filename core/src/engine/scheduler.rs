@@ -43,6 +43,10 @@ const WHOLE: usize = 64;
 /// served yet and nothing is known of its cost.
 const FIRST_BURST: usize = 4 * TILE;
 
+/// A step that takes many prompts may take this part of its rows more when no
+/// prompt is left then: a few of them cost a step of their own.
+const LEFT_OVER: usize = 4;
+
 /// Weight of the newest step in the running mean of the cost of a row.
 const NEWEST: f64 = 0.3;
 
@@ -173,8 +177,10 @@ impl StepCost {
         }
         // A row costs the least where there are many, and the most between a
         // few and a tile.
-        let is_burst = prompts.iter().sum::<usize>() >= 2 * TILE;
+        let wanted = n_decode + prompts.iter().sum::<usize>();
+        let is_burst = wanted - n_decode >= 2 * TILE;
         let rows = match self.rows_of_burst(n_decode).filter(|_| is_burst) {
+            Some(rows) if n_decode == 0 && wanted <= rows + rows / LEFT_OVER => wanted.min(most),
             Some(rows) => rows.min(most),
             None => {
                 let most = most.min(TILE - 1);
@@ -337,6 +343,8 @@ mod tests {
         let mut cost = StepCost::default();
         assert_eq!(cost.room(0, &[17; 32], 512, true), Room { rows: 256, prefill: 256 });
         assert_eq!(cost.room(0, &[17; 32], 200, true), Room { rows: 200, prefill: 200 });
+        assert_eq!(cost.room(0, &[17; 16], 512, true).rows, 272, "a few more, so that none is left");
+        assert_eq!(cost.room(0, &[17; 19], 512, true).rows, 256);
         cost.observe(20, 20, Duration::from_millis(100));
         assert_eq!(cost.rows_of_burst(0), Some(256), "few rows say little of many");
         cost.observe(256, 256, Duration::from_millis(256));
