@@ -29,6 +29,7 @@ mod prefix_cache;
 mod registry;
 mod request;
 mod resizing;
+mod results;
 mod room;
 mod sampler;
 mod scheduler;

@@ -81,6 +81,12 @@ pub(super) struct Spilled {
     pub(super) own: Vec<u8>,
 }
 
+/// A token, and its log-probabilities where they are wanted.
+pub(super) struct Drawn {
+    token: TokenId,
+    logprobs: Option<sampler::Logprobs>,
+}
+
 /// What a new token led to.
 pub(super) struct Advance {
     /// The reader to wake after the step.
@@ -225,26 +231,34 @@ impl Sequence {
         self.n_past = n.min(self.tokens.len() - 1);
     }
 
-    /// Takes the logits of the last row: draws a token, releases text, and
-    /// hands it over. `limit` is the most tokens the request may use in all.
+    /// Draws the next token from the logits of the last row. May run on another
+    /// thread than the engine's.
     ///
     /// # Errors
     /// `Generation` when no token can be drawn; the sequence is over then.
-    pub(super) fn advance(
+    pub(super) fn draw(&mut self, logits: &mut [f32]) -> Result<Drawn, MullamaError> {
+        let token = self.sampler.sample(logits, &self.tokens)?;
+        let logprobs = self.n_logprobs.map(|n| sampler::logprobs(logits, token, n));
+        Ok(Drawn { token, logprobs })
+    }
+
+    /// Takes the token that was drawn: releases text, and hands it over.
+    /// `limit` is the most tokens the request may use in all.
+    ///
+    /// # Errors
+    /// `Tokenization` when the token has no text; the sequence is over then.
+    pub(super) fn take(
         &mut self,
         model: &Model,
-        logits: &mut [f32],
+        drawn: Drawn,
         limit: usize,
         now: Instant,
     ) -> Result<Advance, MullamaError> {
-        let token = self.sampler.sample(logits, &self.tokens)?;
+        let Drawn { token, logprobs } = drawn;
         if let Some(lookup) = &mut self.lookup {
             lookup.drawn(&self.tokens, token);
         }
-        let logprobs = match self.n_logprobs {
-            Some(n) => Some(self.describe(model, sampler::logprobs(logits, token, n), token)?),
-            None => None,
-        };
+        let logprobs = logprobs.map(|found| self.describe(model, found, token)).transpose()?;
         let was_first = self.first_token.is_none();
         self.first_token.get_or_insert(now);
         self.last_token = now;

@@ -1,6 +1,6 @@
 //! The loop of an engine's thread: take what arrived, drop what is over, admit,
-//! plan, decode, sample, hand over. Who comes in is in [`admission`], what
-//! sequences take from each other in [`sharing`], what becomes of what ended
+//! plan, decode, and hand over what [`results`] draws. Who comes in is in
+//! [`admission`], what sequences take from each other in [`sharing`], what becomes of what ended
 //! ones had computed in [`ended`], what is done about a full memory in [`room`],
 //! and how long prompts are computed in [`aside`]. Its stack frame owns the
 //! context and all sequences. It never blocks on a reader and never tokenizes a
@@ -12,6 +12,7 @@
 //! [`admission`]: super::admission
 //! [`aside`]: super::aside
 //! [`ended`]: super::ended
+//! [`results`]: super::results
 //! [`sharing`]: super::sharing
 //! [`room`]: super::room
 
@@ -24,6 +25,7 @@ use super::{
     pace::Pace,
     prefix_cache::{PrefixCache, Shape},
     request::Request,
+    results::Drawing,
     scheduler::{self, Candidate, StepCost},
     sequence::{InFlight, Sequence},
 };
@@ -100,6 +102,7 @@ pub(super) struct Worker {
     /// Where long prompts are computed.
     pub(super) aside: Aside,
     pub(super) cost: StepCost,
+    pub(super) drawing: Drawing,
     /// What steps of a lone sequence cost.
     pub(super) curve: Curve,
     /// Tokens that the step's lone sequence is guessed to say next.
@@ -140,6 +143,7 @@ impl Worker {
             prefix_cache: PrefixCache::new(kept, budget),
             aside: Aside::new(),
             cost: StepCost::default(),
+            drawing: Drawing::default(),
             curve: Curve::default(),
             draft: Vec::with_capacity(MAX_ROWS),
             drafts,
@@ -280,69 +284,6 @@ impl Worker {
         if let Some(threads) = self.pace.adapt(&mut self.context, n_rows, elapsed) {
             self.shared.metrics.threads.store(threads, Relaxed);
         }
-    }
-
-    fn take_results(&mut self, rows: &[usize], outputs: &[Option<usize>]) {
-        let now = Instant::now();
-        let model = self.context.model().clone();
-        let mut over = Vec::new();
-        for (index, (&n, output)) in rows.iter().zip(outputs).enumerate() {
-            let sequence = &mut self.active[index];
-            let n_prompt = sequence.evaluated(n);
-            self.shared.metrics.prompt_tokens.fetch_add(n_prompt as u64, Relaxed);
-            let Some(row) = *output else { continue };
-            // The row's own token, then one more for each guess that was right.
-            for offset in 0..=self.draft.len() {
-                let advance = self
-                    .context
-                    .logits(row + offset)
-                    .ok_or_else(|| MullamaError::Internal("a row has no logits".to_owned()))
-                    .and_then(|logits| sequence.advance(&model, logits, self.limits.context_size, now));
-                match advance {
-                    Ok(advance) => {
-                        self.shared.metrics.generated_tokens.fetch_add(1, Relaxed);
-                        if advance.was_first {
-                            self.shared.metrics.first_token.observe(sequence.time_to_first_token());
-                        }
-                        self.wakers.extend(advance.waker);
-                        if let Some(reason) = advance.finished {
-                            over.push((index, Ok(reason)));
-                            break;
-                        }
-                    }
-                    Err(error) => {
-                        over.push((index, Err(error)));
-                        break;
-                    }
-                }
-                if self.draft.get(offset) != Some(&sequence.last_token()) {
-                    break;
-                }
-                // The guess was right, but its row is not drawn from.
-                if sequence.ticket.is_full() {
-                    break;
-                }
-                self.shared.metrics.accepted_tokens.fetch_add(1, Relaxed);
-                sequence.evaluated(1);
-            }
-        }
-        self.drop_guesses(rows);
-        // From the back, so that the indices stay right.
-        for (index, end) in over.into_iter().rev() {
-            let sequence = self.retire(index);
-            let waker = match end {
-                Ok(reason) => {
-                    self.shared.metrics.completed.fetch_add(1, Relaxed);
-                    sequence.finish(reason)
-                }
-                Err(error) => {
-                    self.shared.metrics.failed.fetch_add(1, Relaxed);
-                    sequence.fail(error)
-                }
-            };
-            self.wakers.extend(waker);
-        }
-        self.note_load();
     }
 
     /// Brings the metrics of what is active up to date.

@@ -1,6 +1,7 @@
 //! Owner of a `llama_context` with its thread pool: decode, logits, memory.
 //! Not `Send`: the thread that creates a `Context` is the only one to use it.
 
+mod logits;
 mod pieces;
 mod state;
 
@@ -9,6 +10,7 @@ pub(crate) use state::state_version;
 use super::{
     Batch, Model, logging,
     shim::{self, ErrorText},
+    team::Team,
     thread_pool::ThreadPool,
 };
 use crate::{KvType, MullamaError, config::MAX_SEQUENCES};
@@ -69,6 +71,8 @@ pub(crate) struct Context {
     context: NonNull<sys::llama_context>,
     /// Freed after the contexts that use it.
     pool: Rc<ThreadPool>,
+    /// Made when it is needed first; `None` where there can be none.
+    team: Option<Option<Team>>,
     /// From `Box::into_raw`, since llama.cpp keeps it too; freed by `Drop`.
     abort: NonNull<AbortCheck>,
     /// For [`Context::decode_in_pieces`], where the context was made for it.
@@ -180,6 +184,7 @@ impl Context {
         Ok(Self {
             context,
             pool,
+            team: None,
             abort,
             pieces,
             n_batch: params.n_batch,
@@ -264,18 +269,6 @@ impl Context {
                 Err(DecodeError::Failed(MullamaError::Generation(format!("decode gave {code}: {reason}"))))
             }
         }
-    }
-
-    /// The logits of a row that asked for them in the last decode, to read or
-    /// to work in.
-    pub(crate) fn logits(&mut self, row: usize) -> Option<&mut [f32]> {
-        let row = i32::try_from(row).ok()?;
-        // SAFETY: the context is live; a row without logits gives null.
-        let logits = unsafe { sys::llama_get_logits_ith(self.context.as_ptr(), row) };
-        // SAFETY: llama.cpp keeps `n_vocab` floats there until the next decode,
-        // and only writes them then. `&mut self` says that nobody else has them
-        // and that no decode is under way.
-        (!logits.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(logits, self.model.n_vocab()) })
     }
 
     /// Forgets everything of a sequence. Always possible, also for memories

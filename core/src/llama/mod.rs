@@ -22,6 +22,7 @@ mod modules;
 #[cfg(feature = "dynamic-backends")]
 mod own_folder;
 mod shim;
+mod team;
 mod thread_pool;
 
 pub(crate) use backend::{check_cpu, ensure_started, system_info};

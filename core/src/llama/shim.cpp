@@ -1,9 +1,13 @@
 #include "shim.h"
 
+#include <ggml-cpu.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <new>
+#include <type_traits>
 
 #if defined(MULLAMA_OPENCL)
 // This library comes before llama.cpp's on the linker's command line, and
@@ -46,7 +50,33 @@ template <typename Call> int32_t guarded(char * error, size_t error_size, Call &
     }
 }
 
+// A function of ggml-cpu, which may be a module that is loaded at run time.
+template <typename Function> Function * cpu_proc(const char * name) {
+    ggml_backend_reg_t reg = ggml_backend_reg_by_name("CPU");
+    return reg == nullptr ? nullptr : reinterpret_cast<Function *>(ggml_backend_reg_get_proc_address(reg, name));
+}
+
 } // namespace
+
+// A graph of one operation, which is to call `work` on each thread.
+struct mullama_team {
+    ggml_backend_t backend     = nullptr;
+    ggml_context * tensors     = nullptr;
+    ggml_cgraph * graph        = nullptr;
+    ggml_backend_set_n_threads_t set_n_threads = nullptr;
+    void (*work)(void *)       = nullptr;
+    void * data                = nullptr;
+
+    ~mullama_team() {
+        ggml_free(tensors);
+        ggml_backend_free(backend);
+    }
+};
+
+static void on_thread(ggml_tensor *, int, int, void * userdata) {
+    const auto * team = static_cast<const mullama_team *>(userdata);
+    team->work(team->data);
+}
 
 extern "C" {
 
@@ -189,6 +219,44 @@ int32_t mullama_token_to_piece(const llama_vocab * vocab, llama_token token, cha
         return MULLAMA_OK;
     });
     return size;
+}
+
+int32_t mullama_team_new(ggml_threadpool * pool, mullama_team ** team, char * error, size_t error_size) {
+    return guarded(error, error_size, [&]() -> int32_t {
+        using set_threadpool_t    = void(ggml_backend_t, ggml_threadpool_t);
+        auto * set_threadpool     = cpu_proc<set_threadpool_t>("ggml_backend_cpu_set_threadpool");
+        auto made                 = std::make_unique<mullama_team>();
+        made->set_n_threads       = cpu_proc<std::remove_pointer_t<ggml_backend_set_n_threads_t>>("ggml_backend_set_n_threads");
+        made->backend             = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
+        const size_t graph_size   = 1;
+        const size_t tensors_size = ggml_tensor_overhead() + ggml_graph_overhead_custom(graph_size, false);
+        made->tensors             = ggml_init({ tensors_size, nullptr, /* no_alloc */ true });
+        if (set_threadpool == nullptr || made->set_n_threads == nullptr || made->backend == nullptr ||
+            made->tensors == nullptr) {
+            return MULLAMA_NULL;
+        }
+        set_threadpool(made->backend, pool);
+        ggml_tensor * operation = ggml_custom_4d(made->tensors, GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, on_thread,
+                                                 GGML_N_TASKS_MAX, made.get());
+        made->graph             = ggml_new_graph_custom(made->tensors, graph_size, false);
+        ggml_build_forward_expand(made->graph, operation);
+        *team = made.release();
+        return MULLAMA_OK;
+    });
+}
+
+int32_t mullama_team_run(mullama_team * team, int32_t n_threads, void (*work)(void *), void * data, char * error,
+                         size_t error_size) {
+    return guarded(error, error_size, [&]() -> int32_t {
+        team->work = work;
+        team->data = data;
+        team->set_n_threads(team->backend, n_threads);
+        return ggml_backend_graph_compute(team->backend, team->graph);
+    });
+}
+
+void mullama_team_free(mullama_team * team) {
+    delete team;
 }
 
 } // extern "C"

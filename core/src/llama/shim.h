@@ -77,4 +77,14 @@ int32_t mullama_tokenize(const llama_vocab * vocab, const char * text, int32_t t
 int32_t mullama_token_to_piece(const llama_vocab * vocab, llama_token token, char * piece, int32_t piece_size,
                                bool special, int32_t * status);
 
+// Threads of a pool, for work that is not llama.cpp's.
+struct mullama_team;
+// MULLAMA_NULL where the CPU backend offers none. The pool must outlive the team.
+int32_t mullama_team_new(ggml_threadpool * pool, mullama_team ** team, char * error, size_t error_size);
+// Calls `work` with `data` once on each of `n_threads` threads at the same time,
+// the calling one among them, and waits for all. `work` must not throw.
+int32_t mullama_team_run(mullama_team * team, int32_t n_threads, void (*work)(void *), void * data, char * error,
+                         size_t error_size);
+void mullama_team_free(mullama_team * team);
+
 } // extern "C"

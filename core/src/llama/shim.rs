@@ -1,7 +1,7 @@
 //! Declarations of `shim.cpp`, and the buffer its error texts come in.
 
 use llama_cpp_sys_2 as sys;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 
 pub(super) const OK: i32 = 0;
 pub(super) const EXCEPTION: i32 = -1001;
@@ -25,6 +25,12 @@ pub(super) struct RawDevice {
     pub(super) memory_total: u64,
     /// A `ggml_backend_dev_type`.
     pub(super) kind: i32,
+}
+
+/// Threads of a pool, for work that is not llama.cpp's.
+#[repr(C)]
+pub(super) struct RawTeam {
+    _opaque: [u8; 0],
 }
 
 unsafe extern "C" {
@@ -116,6 +122,21 @@ unsafe extern "C" {
         special: bool,
         status: *mut i32,
     ) -> i32;
+    pub(super) fn mullama_team_new(
+        pool: *mut sys::ggml_threadpool,
+        team: *mut *mut RawTeam,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> i32;
+    pub(super) fn mullama_team_run(
+        team: *mut RawTeam,
+        n_threads: i32,
+        work: extern "C" fn(*mut c_void),
+        data: *mut c_void,
+        error: *mut c_char,
+        error_size: usize,
+    ) -> i32;
+    pub(super) fn mullama_team_free(team: *mut RawTeam);
 }
 
 /// Room for an error text of the shim.

@@ -283,7 +283,8 @@ impl Worker {
         let model = self.memory.context().model().clone();
         let mut advance = None;
         self.memory.evaluate(&rows, stop, |logits| {
-            advance = Some(sequence.advance(&model, logits, limit, Instant::now())?);
+            let drawn = sequence.draw(logits)?;
+            advance = Some(sequence.take(&model, drawn, limit, Instant::now())?);
             Ok(())
         })?;
         let advance = advance.ok_or_else(|| Halt::Failed(MullamaError::Internal("no row gave logits".to_owned())))?;
