@@ -195,3 +195,39 @@ impl Drop for Coming<'_> {
         self.inbox.n_coming.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ModelOptions, StreamConfig, engine::ticket_of};
+
+    fn submit(inbox: &Arc<Inbox>) {
+        let config = StreamConfig::new();
+        let ticket = ticket_of(&config, 1, &ModelOptions::default(), inbox.clone(), Instant::now(), false);
+        inbox.submit(Request::new(ticket, vec![1], config, 1, None)).unwrap();
+    }
+
+    #[test]
+    fn the_first_waits_for_those_that_are_about_to_come() {
+        let inbox = Arc::new(Inbox::new(4, 4));
+        let mut waiting = VecDeque::new();
+        let mut gather = |n: usize| {
+            let started = Instant::now();
+            inbox.gather(&mut waiting);
+            assert_eq!(waiting.drain(..).count(), n);
+            started.elapsed()
+        };
+        {
+            let _coming = inbox.announce();
+            gather(0);
+        }
+        submit(&inbox);
+        assert!(gather(1) >= QUIET);
+        submit(&inbox);
+        submit(&inbox);
+        assert!(gather(2) >= QUIET);
+        submit(&inbox);
+        let _coming = inbox.announce();
+        assert!(gather(1) >= GATHERING, "it waits for that one, but not for ever");
+    }
+}

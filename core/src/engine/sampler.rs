@@ -5,8 +5,7 @@
 //! typical, top-p, min-p, temperature. Each filter looks at the distribution
 //! over what the filters before it left. The vocabulary is never sorted: the
 //! likeliest candidates are selected first, and a nucleus that is not complete
-//! among them selects more. That is cheap enough for the thread that decodes:
-//! handing rows to other threads would cost them a wake a step.
+//! among them selects more.
 //!
 //! Nothing is allocated for a token, but when a buffer grows for the first time.
 

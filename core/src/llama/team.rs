@@ -87,3 +87,44 @@ extern "C" fn on_thread(data: *mut c_void) {
         *call.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::HashSet, thread};
+
+    fn team() -> Team {
+        crate::llama::ensure_started().unwrap();
+        Team::new(Rc::new(ThreadPool::new(3).unwrap())).expect("a CPU backend")
+    }
+
+    /// The threads that the calls of one run were on.
+    fn threads_of(team: &mut Team, n: usize) -> (usize, HashSet<thread::ThreadId>) {
+        let called = Mutex::new(Vec::new());
+        team.run(n, &|| called.lock().unwrap().push(thread::current().id()));
+        let called = called.into_inner().unwrap();
+        (called.len(), called.into_iter().collect())
+    }
+
+    #[test]
+    fn each_thread_calls_once_and_the_own_one_is_among_them() {
+        let mut team = team();
+        for n in [1, 2, 3, 2, 1] {
+            let (n_calls, threads) = threads_of(&mut team, n);
+            assert_eq!((n_calls, threads.len()), (n, n));
+            assert!(threads.contains(&thread::current().id()));
+        }
+    }
+
+    #[test]
+    fn a_panic_on_any_thread_comes_out_and_the_team_goes_on() {
+        let mut team = team();
+        let own = thread::current().id();
+        for on_own in [true, false] {
+            let work = || assert!((thread::current().id() == own) != on_own, "as wanted");
+            let panic = catch_unwind(AssertUnwindSafe(|| team.run(2, &work))).unwrap_err();
+            assert_eq!(panic.downcast_ref::<&str>(), Some(&"as wanted"));
+            assert_eq!(threads_of(&mut team, 3).0, 3);
+        }
+    }
+}
