@@ -162,13 +162,17 @@ impl Inbox {
     }
 
     /// Takes what has arrived while nothing was served, and what arrives with
-    /// it. A step that the first had for itself would cost the others its time,
-    /// and they would not go on as one batch.
+    /// it, as far as there are sequences for it. A step that the first had for
+    /// itself would cost the others its time, and they would not go on as one
+    /// batch. Windows waits for whole ticks of its clock, up to 16 ms, so nobody
+    /// waits there.
     pub(super) fn gather(&self, waiting: &mut VecDeque<Request>) {
+        let at_first = waiting.len();
+        let mut before = at_first;
         self.drain(waiting);
         let until = Instant::now() + GATHERING;
-        let mut before = 0;
-        while before < waiting.len() || (before > 0 && self.n_coming.load(Ordering::Acquire) > 0) {
+        let comes = |before: usize, n: usize| before < n || (at_first < n && self.n_coming.load(Ordering::Acquire) > 0);
+        while !cfg!(windows) && waiting.len() < self.max_concurrent() && comes(before, waiting.len()) {
             let now = Instant::now();
             if now >= until || self.is_closing() {
                 return;

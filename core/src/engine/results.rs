@@ -10,7 +10,7 @@ use super::{
 };
 use crate::MullamaError;
 use std::{
-    sync::atomic::Ordering::Relaxed,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -34,9 +34,10 @@ impl Drawing {
         (shares as usize).min(n_rows).clamp(1, most.max(1))
     }
 
-    fn observe(&mut self, n_rows: usize, threads: usize, elapsed: Duration) {
+    /// Drawing from so many rows took `took`, all threads together.
+    fn observe(&mut self, n_rows: usize, took: Duration) {
         if n_rows > 0 {
-            let row = elapsed.as_secs_f64() * threads as f64 / n_rows as f64;
+            let row = took.as_secs_f64() / n_rows as f64;
             self.row = if self.row == 0.0 { row } else { self.row + NEWEST * (row - self.row) };
         }
     }
@@ -116,12 +117,15 @@ impl Worker {
         let threads = self.drawing.threads(n_rows, self.pace.threads());
         let each = self.active.iter_mut().zip(&mut drawn).zip(outputs);
         let rows = each.filter_map(|(given, output)| Some(((*output)?, given)));
-        let started = Instant::now();
+        // Without what it costs to share it out.
+        let nanoseconds = AtomicU64::new(0);
         let work = |(sequence, drawn): (&mut Sequence, &mut Option<_>), logits: &mut [f32]| {
+            let started = Instant::now();
             *drawn = Some(sequence.draw(logits));
+            nanoseconds.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
         };
         if self.context.for_each_logits(rows, threads, work) {
-            self.drawing.observe(n_rows, threads, started.elapsed());
+            self.drawing.observe(n_rows, Duration::from_nanos(nanoseconds.into_inner()));
         }
         drawn
     }
@@ -135,15 +139,15 @@ mod tests {
     fn rows_are_shared_out_once_they_are_known_to_be_enough_work() {
         let mut drawing = Drawing::default();
         assert_eq!(drawing.threads(64, 8), 1, "nothing is known yet");
-        drawing.observe(16, 1, Duration::from_micros(320));
+        drawing.observe(16, Duration::from_micros(320));
         assert_eq!(drawing.threads(1, 8), 1);
         assert_eq!(drawing.threads(5, 8), 1);
         assert_eq!(drawing.threads(6, 8), 2);
         assert_eq!(drawing.threads(64, 8), 8);
         assert_eq!(drawing.threads(64, 1), 1);
-        drawing.observe(0, 1, Duration::from_secs(1));
+        drawing.observe(0, Duration::from_secs(1));
         for _ in 0..40 {
-            drawing.observe(2, 2, Duration::from_millis(4));
+            drawing.observe(2, Duration::from_millis(8));
         }
         assert_eq!(drawing.threads(2, 8), 2, "no more threads than rows");
     }

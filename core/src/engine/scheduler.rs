@@ -39,9 +39,9 @@ const MIN_PREFILL: usize = 8;
 /// one of them: its rows look back at all that came before.
 const WHOLE: usize = 64;
 
-/// Rows of the first step that takes many prompts at once, when nobody is
-/// served yet and nothing is known of its cost.
-const FIRST_BURST: usize = 4 * TILE;
+/// Where only steps of one row were measured, a row of a step with many is
+/// thought to cost this part of them: it reads the weights for all.
+const OF_LONE: f64 = 0.25;
 
 /// A step that takes many prompts may take this part of its rows more when no
 /// prompt is left then: a few of them cost a step of their own.
@@ -127,12 +127,17 @@ pub(crate) struct StepCost {
     tiled: Option<f64>,
     /// Seconds a row costs in a smaller step.
     small: Option<f64>,
+    /// Seconds of a step of one row.
+    lone: Option<f64>,
 }
 
 impl StepCost {
     /// Takes the measure of a step. Steps with little prefill say nothing
     /// about what a row of prefill costs.
     pub(crate) fn observe(&mut self, n_prefill: usize, n_rows: usize, elapsed: Duration) {
+        if n_rows == 1 {
+            self.lone = Some(elapsed.as_secs_f64());
+        }
         if n_prefill < MIN_PREFILL {
             return;
         }
@@ -157,12 +162,13 @@ impl StepCost {
     /// decodes, on a machine that computes two tiles of them in time. On others
     /// a burst is computed aside.
     pub(crate) fn rows_of_burst(&self, n_decode: usize) -> Option<usize> {
-        let rows = match (n_decode, self.tiled) {
-            (0, None) => FIRST_BURST,
-            (0, Some(row)) => (TARGET_ALONE.as_secs_f64() / row) as usize,
-            (_, tiled) => (LIMIT_BESIDE_OTHERS.as_secs_f64() / tiled.or(self.small)?) as usize,
+        let measured = self.tiled.or(self.small);
+        let (time, row) = if n_decode == 0 {
+            (TARGET_ALONE, measured.or(self.lone.map(|lone| OF_LONE * lone))?)
+        } else {
+            (LIMIT_BESIDE_OTHERS, measured?)
         };
-        Some(rows).filter(|&rows| rows >= 2 * TILE)
+        Some((time.as_secs_f64() / row) as usize).filter(|&rows| rows >= 2 * TILE)
     }
 
     /// What a step of so many decodes, and prompts with so many rows in all,
@@ -341,19 +347,29 @@ mod tests {
     #[test]
     fn a_burst_that_disturbs_nobody_is_taken_in_larger_steps() {
         let mut cost = StepCost::default();
-        assert_eq!(cost.room(0, &[17; 32], 512, true), Room { rows: 256, prefill: 256 });
+        cost.observe(256, 256, Duration::from_millis(256));
+        assert_eq!(cost.room(0, &[17; 32], 512, true), Room { rows: 250, prefill: 250 });
         assert_eq!(cost.room(0, &[17; 32], 200, true), Room { rows: 200, prefill: 200 });
         assert_eq!(cost.room(0, &[17; 16], 512, true).rows, 272, "a few more, so that none is left");
-        assert_eq!(cost.room(0, &[17; 19], 512, true).rows, 256);
-        cost.observe(20, 20, Duration::from_millis(100));
-        assert_eq!(cost.rows_of_burst(0), Some(256), "few rows say little of many");
-        cost.observe(256, 256, Duration::from_millis(256));
-        assert_eq!(cost.room(0, &[17; 32], 512, true).rows, 250);
+        assert_eq!(cost.room(0, &[17; 19], 512, true).rows, 250);
         assert_eq!(cost.room(1, &[17; 32], 512, true).rows, 150);
         for _ in 0..20 {
             cost.observe(256, 256, Duration::from_millis(640));
         }
         assert_eq!(cost.rows_of_burst(0), None, "a slow machine");
+    }
+
+    #[test]
+    fn the_first_burst_goes_by_the_steps_of_one_row() {
+        let mut cost = StepCost::default();
+        assert_eq!(cost.rows_of_burst(0), None, "nothing is known yet");
+        cost.observe(0, 1, Duration::from_millis(300));
+        assert_eq!(cost.rows_of_burst(0), None, "a large model");
+        cost.observe(0, 1, Duration::from_millis(5));
+        assert_eq!(cost.rows_of_burst(0), Some(200));
+        assert_eq!(cost.rows_of_burst(1), None, "others would have to wait");
+        cost.observe(20, 20, Duration::from_millis(100));
+        assert_eq!(cost.rows_of_burst(0), None, "few rows tell more");
     }
 
     #[test]

@@ -165,7 +165,11 @@ impl Worker {
     /// Runs until the inbox closes. Whatever is left then ends as `Closed`.
     pub(super) fn run(mut self) {
         loop {
-            self.shared.inbox.drain(&mut self.waiting);
+            if self.active.is_empty() && self.preempted.is_empty() {
+                self.shared.inbox.gather(&mut self.waiting);
+            } else {
+                self.shared.inbox.drain(&mut self.waiting);
+            }
             if self.shared.inbox.is_closing() {
                 break;
             }
@@ -184,9 +188,6 @@ impl Worker {
                 }
                 let deadline = [self.aside.rest(), self.next_deadline()].into_iter().flatten().min();
                 self.shared.inbox.sleep(deadline);
-                if self.active.is_empty() {
-                    self.shared.inbox.gather(&mut self.waiting);
-                }
             } else {
                 self.aside.age();
                 self.step(&rows);

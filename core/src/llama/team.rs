@@ -29,7 +29,7 @@ struct Call<'a> {
 }
 
 impl Team {
-    /// `None` where the CPU backend offers no such thing, or without memory.
+    /// `None` where the CPU backend offers no such thing.
     pub(super) fn new(pool: Rc<ThreadPool>) -> Option<Self> {
         let mut team = std::ptr::null_mut();
         let mut error = ErrorText::new();
