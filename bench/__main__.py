@@ -6,8 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from bench import machine, packages, report, settings, tools
@@ -27,7 +25,6 @@ def measure(chosen: Settings) -> None:
     command = [str(packages.python()), "-m", "bench.texts", chosen.model, str(folder / "texts.json")]
     subprocess.run(command, check=True, cwd=settings.ROOT)
     rounds = Rounds(chosen)
-    described = asdict(chosen) | {"model": Path(chosen.model).name}
     start = time.monotonic()
     with open(folder / "results.jsonl", "w") as results:
 
@@ -44,7 +41,7 @@ def measure(chosen: Settings) -> None:
                 shown = {key: round(value, 3) for key, value in line.items() if isinstance(value, float)}
                 print(f"    {line['system']}, {line['workload']}: {shown}", flush=True)
 
-        write({"settings": described, "machine": machine.described()})
+        write({"settings": chosen.described(), "machine": machine.described()})
         for number in range(1, chosen.rounds + 1):
             for part in (part for part in settings.PARTS if part in chosen.parts and part not in ONCE):
                 run(part, number)

@@ -41,9 +41,10 @@ def introduction(header: dict[str, Any]) -> list[str]:
         "  joins its threads in every step. What mullama changes in llama.cpp when it compiles it (`core/cmake`), the",
         "  tools have as well. The peers' packages are prebuilt and choose their instruction sets at run time.",
         "",
-        "All systems run in turn within each round, each step in a process of its own. Figures are medians over the",
-        "rounds, with the smallest and the largest value. Ratios are medians of the ratios of each round; more than 1",
-        "is in our favour.",
+        "All systems run in turn within each round, workload by workload, each in a process of its own. Of speeds,",
+        f"the systems whose figures are close run in turn {settings['turns']} times a round. Figures are medians, with",
+        "the smallest and the largest value. Ratios are medians of the ratios of each turn; more than 1 is in our",
+        "favour.",
         "",
     ]
 
@@ -77,10 +78,7 @@ def section(row: Row) -> Callable[[Results, dict[str, str]], list[str]]:
     """The table, the plot and the losses of a row."""
 
     def render_row(results: Results, files: dict[str, str]) -> list[str]:
-        groups = {
-            system: [value for figures in rows.values(results, row, system) for value in figures]
-            for system in rows.systems(results, row)
-        }
+        groups = {system: rows.values(results, row, system) for system in rows.systems(results, row)}
         if not groups:
             return []
         title = row.title[0].upper() + row.title[1:]

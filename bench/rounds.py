@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from bench.settings import BENCH, ROOT, Settings
 from bench.systems import llama_tools
 
 Line = dict[str, Any]
+Step = Callable[[], Iterator[Line]]
+"""Runs a process and gives what it measured."""
+# Those that every part has.
+PEERS = (rows.XLLAMA, rows.NODE_LLAMA)
 NODE_PEER_FILE = "node_modules/node-llama-cpp/dist/index.js"
 # Room for a short prompt and its answer, and for the longest ones.
 SHORT_CONTEXT, LONG_CONTEXT, LONGER_CONTEXT = 512, 2304, 4224
@@ -122,54 +127,65 @@ class Rounds:
         for system in self.commands:
             yield from self.run(system, ["load"], 1, 2048)
 
-    def in_turn(self, steps: list[Iterator[Line]]) -> Iterator[Line]:
-        """All of them, each round from another one on: what ran right before
+    def in_turn(self, steps: list[Step], turn: int = 0) -> Iterator[Line]:
+        """All of them, each time from another one on: what ran right before
         makes a difference, and must not make it for the same system each time."""
-        first = self.number % len(steps)
+        first = (self.number + turn) % len(steps)
         for step in steps[first:] + steps[:first]:
-            yield from step
+            yield from step()
+
+    def compare(self, close: list[Step], far: list[Step]) -> Iterator[Line]:
+        """One workload of all systems, so that what is compared lies seconds
+        apart: the close ones, of which some percent are asked, a few times in
+        turn; the far ones, whose figures are multiples, once."""
+        for turn in range(self.settings.turns):
+            yield from self.in_turn(close, turn)
+        if far:
+            yield from self.in_turn(far)
+
+    def speeds(self, workload: str, count: int, systems: Sequence[str]) -> list[Step]:
+        """That workload of each of them, with a context of a size for it."""
+        return [partial(self.run, system, [workload], count, SHORT_CONTEXT) for system in systems]
+
+    def tool(self, workload: str, count: int, threads: int, suffix: str = "") -> Step:
+        """The same of llama.cpp's tool."""
+        name, measure = (rows.LLAMA_BENCH, llama_tools.single) if count == 1 else (rows.BATCHED, llama_tools.at_once)
+        model, prompt = self.settings.model, self.short_tokens
+        return lambda: of(name + suffix, measure(self.printed, model, threads, prompt, count, workload))
 
     def speed(self) -> Iterator[Line]:
-        model, threads, prompt = self.settings.model, self.settings.threads, self.short_tokens
-        counts = self.settings.counts
-        steps = [of(rows.LLAMA_BENCH, llama_tools.single(self.printed, model, threads, prompt))]
-        for count in (count for count in counts if count <= 32):
-            lines = llama_tools.at_once(self.printed, model, threads, prompt, count, f"at_once-{count}")
-            steps.append(of(rows.BATCHED, lines))
-        workloads = ["single", *(f"at_once-{n}" for n in counts)]
-        steps += [self.run(system, workloads, max(counts), SHORT_CONTEXT) for system in rows.OURS]
-        for system in (rows.XLLAMA, rows.NODE_LLAMA):
-            # A context of its own size for each count, as its users would give it.
-            steps.append(self.run(system, ["single", "at_once-16"], 16, SHORT_CONTEXT))
-            if 32 in counts:
-                steps.append(self.run(system, ["at_once-32"], 32, SHORT_CONTEXT))
-        if rows.LLAMA_CPP_PYTHON in self.commands:
-            steps.append(self.run(rows.LLAMA_CPP_PYTHON, ["single"], 1, SHORT_CONTEXT))
-        yield from self.in_turn(steps)
+        for count in (1, *self.settings.counts):
+            workload = "single" if count == 1 else f"at_once-{count}"
+            tool = self.tool(workload, count, self.settings.threads)
+            # 64 at once are about what our bindings add; llama-cpp-python serves one at a time.
+            peers = list(PEERS if count <= 32 else ())
+            if count == 1 and rows.LLAMA_CPP_PYTHON in self.commands:
+                peers.append(rows.LLAMA_CPP_PYTHON)
+            yield from self.compare(
+                [*self.speeds(workload, count, rows.OURS), tool], self.speeds(workload, count, peers)
+            )
 
     def shared(self) -> Iterator[Line]:
-        yield from self.in_turn([self.run(system, ["shared"], AT_ONCE, 1024) for system in (rows.PYTHON, rows.XLLAMA)])
+        systems = (rows.PYTHON, rows.XLLAMA)
+        yield from self.in_turn([partial(self.run, system, ["shared"], AT_ONCE, 1024) for system in systems])
 
     def gap(self) -> Iterator[Line]:
-        systems = (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA)
-        yield from self.in_turn([self.run(system, ["gap"], 4, LONG_CONTEXT) for system in systems])
+        systems = (*rows.OURS, *PEERS)
+        yield from self.in_turn([partial(self.run, system, ["gap"], 4, LONG_CONTEXT) for system in systems])
 
     def busy(self) -> Iterator[Line]:
-        model, prompt = self.settings.model, self.short_tokens
-        workloads = ["busy_single", f"busy-{AT_ONCE}"]
-        systems = (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA)
-        steps = [self.run(system, workloads, AT_ONCE, SHORT_CONTEXT) for system in systems]
-        for threads in range(1, self.settings.threads + 1):
-            suffix = f", {threads} thread{'s' if threads > 1 else ''}"
-            lines = llama_tools.single(self.printed, model, threads, prompt, workloads[0])
-            steps.append(of(rows.LLAMA_BENCH + suffix, lines))
-            lines = llama_tools.at_once(self.printed, model, threads, prompt, AT_ONCE, workloads[1])
-            steps.append(of(rows.BATCHED + suffix, lines))
         with busy_core():
-            yield from self.in_turn(steps)
+            for workload, count in (("busy_single", 1), (f"busy-{AT_ONCE}", AT_ONCE)):
+                tools = [
+                    self.tool(workload, count, threads, f", {threads} thread{'s' if threads > 1 else ''}")
+                    for threads in range(1, self.settings.threads + 1)
+                ]
+                yield from self.compare(
+                    [*self.speeds(workload, count, rows.OURS), *tools], self.speeds(workload, count, PEERS)
+                )
 
     def cancel(self) -> Iterator[Line]:
-        for system in (*rows.OURS, rows.XLLAMA, rows.NODE_LLAMA):
+        for system in (*rows.OURS, *PEERS):
             yield from self.run(system, ["cancel-8" if system in rows.OURS else "cancel-2"], 2, LONGER_CONTEXT)
 
     def pool(self) -> Iterator[Line]:

@@ -103,7 +103,7 @@ ROWS: tuple[Row, ...] = (
         "gap",
         "prefill_ratio",
         "that prefill",
-        "Its time to the first token beside the stream, over its time alone.",
+        "Its time to the first token beside the stream, over the mean of those of one before and one after it, alone.",
         "",
         False,
         (Goal("at most 1.15", limit=1.15),),
@@ -222,12 +222,19 @@ Results = list[dict[str, Any]]
 Middle = Callable[[list[float]], float]
 
 
-def values(results: Results, row: Row, system: str) -> list[list[float]]:
-    """What the row measured of that system: for each round one figure or more."""
-    found = [
-        r[row.metric] for r in results if (r["workload"], r["system"]) == (row.workload, system) and row.metric in r
-    ]
-    return [figure if isinstance(figure, list) else [figure] for figure in found]
+def values(results: Results, row: Row, system: str) -> list[float]:
+    """What the row measured of that system."""
+    return [figure for turns in by_round(results, row, system).values() for figures in turns for figure in figures]
+
+
+def by_round(results: Results, row: Row, system: str) -> dict[int, list[list[float]]]:
+    """The same for each round and each of its turns, one figure or more."""
+    rounds: dict[int, list[list[float]]] = {}
+    for line in results:
+        if (line["workload"], line["system"]) == (row.workload, system) and row.metric in line:
+            figure = line[row.metric]
+            rounds.setdefault(line["round"], []).append(figure if isinstance(figure, list) else [figure])
+    return rounds
 
 
 def systems(results: Results, row: Row) -> list[str]:
@@ -242,20 +249,32 @@ def judge(results: Results, row: Row, middle: Middle) -> list[Verdict]:
     verdicts = []
     for goal in row.goals:
         for system in (name for name in present if name in goal.ours):
-            own = values(results, row, system)
             if goal.limit is not None:
-                flat = [value for figures in own for value in figures]
+                flat = values(results, row, system)
                 value = max(flat) if row.worst else middle(flat)
                 verdicts.append(Verdict(system, goal, value, value <= goal.limit))
                 continue
             rivals = [name for name in present if name != system and name.startswith(goal.against)]
-            if not rivals:
-                continue
-            theirs = [[middle(figures) for figures in values(results, row, rival)] for rival in rivals]
-            # Round by round: what slows the machine for a minute slows both.
-            pick = max if row.higher else min
-            best = [pick(figures) for figures in zip(*theirs, strict=False)]
-            pairs = zip((middle(figures) for figures in own), best, strict=False)
-            ratio = middle([ours / other if row.higher else other / ours for ours, other in pairs])
-            verdicts.append(Verdict(system, goal, ratio, ratio >= goal.factor))
+            if found := ratios(results, row, system, rivals, middle):
+                ratio = middle(found)
+                verdicts.append(Verdict(system, goal, ratio, ratio >= goal.factor))
     return verdicts
+
+
+def ratios(results: Results, row: Row, system: str, rivals: list[str], middle: Middle) -> list[float]:
+    """How much better than the best of them the system was, turn by turn, since
+    what slows the machine for a while slows both; round by round where they
+    were not measured as often."""
+    own = by_round(results, row, system)
+    theirs = [by_round(results, row, rival) for rival in rivals]
+    pick = max if row.higher else min
+    found = []
+    for number in own:
+        both = [[middle(turn) for turn in turns] for turns in (own[number], *(of.get(number, []) for of in theirs))]
+        if len({len(turns) for turns in both}) > 1:
+            both = [[middle(turns)] for turns in both if turns]
+        for ours, *others in zip(*both, strict=True):
+            if others:
+                best = pick(others)
+                found.append(ours / best if row.higher else best / ours)
+    return found

@@ -1,9 +1,9 @@
 """What a run measures, from the environment. README.md lists the variables."""
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCH = ROOT / "bench"
@@ -30,12 +30,19 @@ class Settings:
         return (16,) if self.quick else (16, 32, 64)
 
     @property
+    def turns(self) -> int:
+        """How often a round measures the systems that are to be equal within
+        some percent."""
+        return 1 if self.quick else 3
+
+    @property
     def folder(self) -> Path:
         """Where results and report go: a quick run must not replace the report."""
         return OUT / "quick" if self.quick else OUT
 
-    def described(self) -> str:
-        return json.dumps(asdict(self) | {"model": Path(self.model).name})
+    def described(self) -> dict[str, Any]:
+        """What the report tells of them."""
+        return asdict(self) | {"model": Path(self.model).name, "turns": self.turns}
 
 
 def cache() -> Path:

@@ -74,7 +74,7 @@ async def make(model_path: str, chosen: settings.Settings) -> dict[str, Any]:
             "short": short[:SHORT],
             "short_tokens": round(sum(lengths) / SHORT),
             "tiny": await of_length(3),
-            "long": [await of_length(LONG) for _ in range(3)],
+            "long": [await of_length(LONG) for _ in range(4)],
             "longer": [await of_length(LONGER) for _ in range(8)],
             "prefix": await of_length(PREFIX),
             "questions": [

@@ -74,29 +74,32 @@ async function atOnce(host, texts, count, tokens) {
 }
 
 async function gap(host, texts) {
+  const [behind, before, beside, after] = texts.long
+  const prefill = ask(host, behind, 4)
+  await sleep(300)
+  const tiny = await ask(host, texts.tiny, 4)
+  await prefill
+
+  const alone = [(await ask(host, before, 4)).first]
   const running = new Answer()
   const end = new AbortController()
   const request = { prompt: texts.short[0], tokens: 1000, signal: end.signal }
   const stream = host.run(request, running).catch(() => {})
   while (running.times.length < 16) await sleep(5)
-  const beside = await ask(host, texts.long[0], 4)
+  const neighbour = await ask(host, beside, 4)
   end.abort()
   await stream
-  const until = beside.times.at(-1)
-  const times = running.times.filter((at) => at >= beside.submitted - 100 && at <= until)
-  times.push(beside.times[0])
-  const longest = Math.max(...times.slice(1).map((at, n) => at - times[n]))
+  alone.push((await ask(host, after, 4)).first)
 
-  const prefill = ask(host, texts.long[1], 4)
-  await sleep(300)
-  const tiny = await ask(host, texts.tiny, 4)
-  await prefill
-  const alone = await ask(host, texts.long[2], 4)
+  const until = neighbour.times.at(-1)
+  const times = running.times.filter((at) => at >= neighbour.submitted - 100 && at <= until)
+  times.push(neighbour.times[0])
+  const mean = (alone[0] + alone[1]) / 2
   return {
-    longest_gap_ms: longest,
-    prefill_beside_ms: beside.first,
-    prefill_alone_ms: alone.first,
-    prefill_ratio: beside.first / alone.first,
+    longest_gap_ms: Math.max(...times.slice(1).map((at, n) => at - times[n])),
+    prefill_beside_ms: neighbour.first,
+    prefill_alone_ms: mean,
+    prefill_ratio: neighbour.first / mean,
     tiny_first_ms: tiny.first,
   }
 }

@@ -126,29 +126,31 @@ async def shared(host: Host, texts: dict[str, Any]) -> dict[str, float]:
 
 
 async def gap(host: Host, texts: dict[str, Any]) -> dict[str, float]:
-    """A running stream under a long prefill; a tiny prompt behind another one;
-    a third one alone."""
+    """A tiny prompt behind a long prefill; a running stream under another one,
+    between two alone."""
+    behind, before, beside, after = texts["long"]
+    prefill = asyncio.create_task(ask(host, Request(behind, 4)))
+    await asyncio.sleep(0.3)
+    tiny = await ask(host, Request(texts["tiny"], 4))
+    await prefill
+
+    alone = [(await ask(host, Request(before, 4))).first]
     running = Answer()
     stream = asyncio.create_task(host.run(Request(texts["short"][0], 1000, cancelled_later=True), running))
     while len(running.times) < 16:
         await asyncio.sleep(0.005)
-    beside = await ask(host, Request(texts["long"][0], 4))
-    behind = beside.submitted, beside.ended
+    neighbour = await ask(host, Request(beside, 4))
     stream.cancel()
     await asyncio.gather(stream, return_exceptions=True)
-    times = [at for at in running.times if behind[0] - 0.1 <= at <= behind[1]] + [beside.times[0]]
-    longest = max(later - earlier for earlier, later in pairwise(times))
+    alone.append((await ask(host, Request(after, 4))).first)
 
-    prefill = asyncio.create_task(ask(host, Request(texts["long"][1], 4)))
-    await asyncio.sleep(0.3)
-    tiny = await ask(host, Request(texts["tiny"], 4))
-    await prefill
-    alone = await ask(host, Request(texts["long"][2], 4))
+    times = [at for at in running.times if neighbour.submitted - 0.1 <= at <= neighbour.ended] + [neighbour.times[0]]
+    mean = sum(alone) / len(alone)
     return {
-        "longest_gap_ms": longest * 1e3,
-        "prefill_beside_ms": beside.first * 1e3,
-        "prefill_alone_ms": alone.first * 1e3,
-        "prefill_ratio": beside.first / alone.first,
+        "longest_gap_ms": max(later - earlier for earlier, later in pairwise(times)) * 1e3,
+        "prefill_beside_ms": neighbour.first * 1e3,
+        "prefill_alone_ms": mean * 1e3,
+        "prefill_ratio": neighbour.first / mean,
         "tiny_first_ms": tiny.first * 1e3,
     }
 

@@ -22,8 +22,10 @@ def objects(printed: str) -> list[Line]:
     return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
 
 
-def single(run: Run, model: str, threads: int, prompt_tokens: int, workload: str = "single") -> Iterator[Line]:
+def single(run: Run, model: str, threads: int, prompt_tokens: int, count: int, workload: str) -> Iterator[Line]:
     """A prompt and 64 tokens: generated tokens a second over the whole time."""
+    if count != 1:
+        raise ValueError(f"llama-bench runs one request, not {count}")
     command = (
         tool("llama-bench"), "-m", model, "-t", threads, "-p", 0, "-n", 0, "-pg", f"{prompt_tokens},{TOKENS}",
         "-r", 3 if workload == "single" else 1, "-o", "jsonl",

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 from bench import plots, report, rows, stats, tools, trace
 
 HEADER = {
-    "settings": {"model": "tiny.gguf", "prompts": None, "threads": 2, "rounds": 3, "quick": False},
+    "settings": {"model": "tiny.gguf", "prompts": None, "threads": 2, "rounds": 3, "turns": 2, "quick": False},
     "machine": {
         "commit": "0123abc",
         "cpu": "a processor",
@@ -29,8 +29,10 @@ HEADER = {
 }
 
 
-def single(system: str, *speeds: float) -> list[dict[str, Any]]:
-    return [{"system": system, "workload": "single", "tokens_per_second": speed} for speed in speeds]
+def single(system: str, *speeds: float, turns: int = 1) -> list[dict[str, Any]]:
+    """Of as many rounds as that makes."""
+    line = {"system": system, "workload": "single"}
+    return [line | {"round": n // turns, "tokens_per_second": speed} for n, speed in enumerate(speeds)]
 
 
 def row(workload: str, metric: str) -> rows.Row:
@@ -80,6 +82,24 @@ def test_a_ratio_is_that_of_the_same_round() -> None:
     assert (verdict.value, verdict.met) == (1.0, True)
 
 
+def test_a_ratio_is_that_of_the_same_turn_where_both_were_measured_as_often() -> None:
+    results = single(rows.RUST, 100, 50, 30, turns=3) + single(rows.LLAMA_BENCH, 100, 100, 30, turns=3)
+    (verdict,) = rows.judge(results, row("single", "tokens_per_second"), stats.median)
+    assert verdict.value == 1.0
+
+
+def test_a_ratio_is_that_of_the_middle_turn_where_the_other_was_measured_once() -> None:
+    results = single(rows.RUST, 90, 100, 110, 40, 50, 60, turns=3) + single(rows.LLAMA_BENCH, 80, 100)
+    (verdict,) = rows.judge(results, row("single", "tokens_per_second"), stats.median)
+    assert verdict.value == stats.median([100 / 80, 50 / 100])
+
+
+def test_a_round_in_which_the_other_failed_is_left_out() -> None:
+    results = single(rows.RUST, 100, 50) + single(rows.LLAMA_BENCH, 100)
+    (verdict,) = rows.judge(results, row("single", "tokens_per_second"), stats.median)
+    assert verdict.value == 1.0
+
+
 def test_a_ratio_below_the_goal_does_not_meet_it() -> None:
     results = single(rows.NODE, 97) + single(rows.LLAMA_BENCH, 100)
     (verdict,) = rows.judge(results, row("single", "tokens_per_second"), stats.median)
@@ -88,7 +108,7 @@ def test_a_ratio_below_the_goal_does_not_meet_it() -> None:
 
 def test_of_fixed_numbers_of_threads_the_best_counts() -> None:
     results = [
-        {"system": system, "workload": "busy_single", "tokens_per_second": speed}
+        {"round": 1, "system": system, "workload": "busy_single", "tokens_per_second": speed}
         for system, speed in ((rows.PYTHON, 90), ("llama-bench, 1 thread", 100), ("llama-bench, 2 threads", 20))
     ]
     (verdict,) = rows.judge(results, row("busy_single", "tokens_per_second"), stats.median)
@@ -97,7 +117,7 @@ def test_of_fixed_numbers_of_threads_the_best_counts() -> None:
 
 def test_where_less_is_better_the_ratio_says_how_many_times_as_fast_we_are() -> None:
     results = [
-        {"system": system, "workload": "shared", "cold_seconds": seconds}
+        {"round": 1, "system": system, "workload": "shared", "cold_seconds": seconds}
         for system, seconds in ((rows.PYTHON, 5.0), (rows.XLLAMA, 40.0))
     ]
     (verdict,) = rows.judge(results, row("shared", "cold_seconds"), stats.median)
@@ -105,7 +125,7 @@ def test_where_less_is_better_the_ratio_says_how_many_times_as_fast_we_are() -> 
 
 
 def test_one_slow_cancellation_fails_the_goal() -> None:
-    results = [{"system": rows.RUST, "workload": "cancel", "idle_ms": [1.0, 2.0, 101.0]}]
+    results = [{"round": 1, "system": rows.RUST, "workload": "cancel", "idle_ms": [1.0, 2.0, 101.0]}]
     (verdict,) = rows.judge(results, row("cancel", "idle_ms"), stats.median)
     assert (verdict.value, verdict.met) == (101.0, False)
 

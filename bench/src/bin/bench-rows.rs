@@ -119,9 +119,17 @@ async fn at_once(model: &AsyncModel, texts: &Value, count: usize, tokens: usize)
     Ok(json!({ "tokens_per_second": speed, "slowest_first_ms": firsts.into_iter().fold(0.0, f64::max) }))
 }
 
-/// A running stream under a long prefill; a tiny prompt behind another one; a
-/// third one alone.
+/// A tiny prompt behind a long prefill; a running stream under another one,
+/// between two alone.
 async fn gap(model: &AsyncModel, texts: &Value) -> Result<Value> {
+    let long = |n: usize| string(&texts["long"][n]);
+    let (behind, tiny) = tokio::join!(ask(model, long(0)?, 4), async {
+        sleep(Duration::from_millis(300)).await;
+        ask(model, string(&texts["tiny"])?, 4).await
+    });
+    behind?;
+
+    let before = first_ms(&ask(model, long(1)?, 4).await?)?;
     let mut running = model.generate_stream(string(&texts["short"][0])?, exactly(1000)).await?;
     for _ in 0..16 {
         running.next().await.ok_or("no token")??;
@@ -129,7 +137,7 @@ async fn gap(model: &AsyncModel, texts: &Value) -> Result<Value> {
     let mut last = Instant::now();
     let mut longest = Duration::ZERO;
     let beside = {
-        let prefill = ask(model, string(&texts["long"][0])?, 4);
+        let prefill = ask(model, long(2)?, 4);
         tokio::pin!(prefill);
         loop {
             tokio::select! {
@@ -139,23 +147,17 @@ async fn gap(model: &AsyncModel, texts: &Value) -> Result<Value> {
                     longest = longest.max(last.elapsed());
                     last = Instant::now();
                 }
-                done = &mut prefill => break done?,
+                done = &mut prefill => break first_ms(&done?)?,
             }
         }
     };
     drop(running);
-
-    let (prefill, tiny) = tokio::join!(ask(model, string(&texts["long"][1])?, 4), async {
-        sleep(Duration::from_millis(300)).await;
-        ask(model, string(&texts["tiny"])?, 4).await
-    });
-    prefill?;
-    let alone = ask(model, string(&texts["long"][2])?, 4).await?;
+    let alone = f64::midpoint(before, first_ms(&ask(model, long(3)?, 4).await?)?);
     Ok(json!({
         "longest_gap_ms": longest.as_secs_f64() * 1e3,
-        "prefill_beside_ms": first_ms(&beside)?,
-        "prefill_alone_ms": first_ms(&alone)?,
-        "prefill_ratio": first_ms(&beside)? / first_ms(&alone)?,
+        "prefill_beside_ms": beside,
+        "prefill_alone_ms": alone,
+        "prefill_ratio": beside / alone,
         "tiny_first_ms": first_ms(&tiny?)?,
     }))
 }
