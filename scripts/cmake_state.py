@@ -52,21 +52,22 @@ def build_again_after_change(target: Path, includes: Path = INCLUDES) -> None:
     """
     digest = includes_digest(includes)
     newest = max(file.stat().st_mtime for file in includes.iterdir())
-    for cache in build_files(target, "CMakeCache.txt"):
-        stamp = cache.with_name("mullama-include.sha256")
+    # The cache may be gone: see `forget_lost_tools`.
+    for plan in build_files(target, "build.ninja"):
+        stamp = plan.with_name("mullama-include.sha256")
         before = stamp.read_text() if stamp.exists() else ""
         # Without a stamp it was configured by a run that is over just now, or
         # by one that wrote none.
-        is_older = not before and newest < cache.stat().st_mtime
+        is_older = not before and newest < plan.stat().st_mtime
         if before != digest and not is_older:
-            crate = cache.parents[2]
+            crate = plan.parents[2]
             profile = crate.parents[1]
             shutil.rmtree(profile / ".fingerprint" / crate.name, ignore_errors=True)
             # The crate has llama.cpp inside: without it Cargo links anew at
             # once, and not at the next run only.
             for library in (profile / "deps").glob("libllama_cpp_sys_2-*"):
                 library.unlink()
-            cache.unlink()
+            plan.with_name("CMakeCache.txt").unlink(missing_ok=True)
         stamp.write_text(digest)
 
 

@@ -22,6 +22,7 @@ def llama_build(target: Path, tool: Path) -> Path:
     (build / "CMakeCache.txt").write_text(
         f"CMAKE_MAKE_PROGRAM:FILEPATH={tool}\nCMAKE_COMMAND:INTERNAL={sys.executable}\n"
     )
+    (build / "build.ninja").touch()
     return build
 
 
@@ -44,7 +45,8 @@ def test_a_cmake_cache_whose_tools_exist_stays(tmp_path: Path) -> None:
     assert (build / "CMakeCache.txt").exists()
 
 
-def test_a_changed_include_has_the_build_run_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_cache", [True, False])
+def test_a_changed_include_has_the_build_run_again(tmp_path: Path, has_cache: bool) -> None:
     includes = tmp_path / "cmake"
     includes.mkdir()
     for name in ("one.cmake", "two.h"):
@@ -62,6 +64,8 @@ def test_a_changed_include_has_the_build_run_again(tmp_path: Path) -> None:
         assert ran.exists()
         assert library.exists()
     (includes / "two.h").write_text("another")
+    if not has_cache:
+        (build / "CMakeCache.txt").unlink()
     cmake_state.build_again_after_change(tmp_path, includes)
     assert not ran.exists()
     assert not library.exists()

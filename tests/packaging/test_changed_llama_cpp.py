@@ -1,6 +1,6 @@
-"""What mullama changes in ggml's attention: the functions, against the plainest
-way to do the same, and that another text than the expected one ends the build.
-That answers stay right is what the tests of the three languages say."""
+"""What mullama changes in ggml: the functions for its attention, against the
+plainest way to do the same, and that another text than the expected one ends the
+build. That answers stay right is what the tests of the three languages say."""
 
 import subprocess
 import sys
@@ -17,6 +17,11 @@ OPERATORS = """
             }
         bool use_tiled = (q->type == GGML_TYPE_F32 &&
                           neq1 >= Q_TILE_SZ);
+"""
+BUFFER = """
+static size_t ggml_backend_cpu_buffer_type_get_alignment(ggml_backend_buffer_type_t buft) {
+    return TENSOR_ALIGNMENT;
+}
 """
 PROGRAM = """
 #include "masked_cells.h"
@@ -84,24 +89,42 @@ def test_the_functions_do_what_they_say(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("change", ["", "no such place", "twice"])
-def test_the_build_ends_where_ggml_has_another_text(tmp_path: Path, change: str) -> None:
-    source = tmp_path / "ggml/src/ggml-cpu"
-    source.mkdir(parents=True)
-    operators = {"": OPERATORS, "no such place": OPERATORS.replace("continue", "break"), "twice": OPERATORS * 2}[change]
-    (source / "ops.cpp").write_text(operators)
-    (source.parent / "CMakeLists.txt").write_text("add_library(ggml-cpu-x STATIC ggml-cpu/ops.cpp)\n")
-    (tmp_path / "CMakeLists.txt").write_text(
+def configured(folder: Path, operators: str = OPERATORS, buffer: str = BUFFER) -> subprocess.CompletedProcess[str]:
+    """A build with these texts where llama.cpp's has the ones that differ."""
+    source = folder / "ggml/src"
+    (source / "ggml-cpu").mkdir(parents=True)
+    (source / "ggml-cpu/ops.cpp").write_text(operators)
+    (source / "ggml-backend.cpp").write_text(buffer)
+    (source / "CMakeLists.txt").write_text(
+        "add_library(ggml-base STATIC ggml-backend.cpp)\nadd_library(ggml-cpu-x STATIC ggml-cpu/ops.cpp)\n"
+    )
+    (folder / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.19)\nproject(llama.cpp CXX)\nadd_subdirectory(ggml/src)\n"
     )
-    build = tmp_path / "build"
-    configured = cmake("-S", tmp_path, "-B", build, f"-DCMAKE_PROJECT_INCLUDE={CMAKE / 'llama_cpp.cmake'}")
-    if change:
-        assert configured.returncode != 0
-        assert "ggml's attention is not the one" in configured.stderr
-        return
-    assert configured.returncode == 0, configured.stderr
-    copy = (build / "mullama/ops.cpp").read_text()
-    assert [copy.count(call) for call in CALLS] == [1, 1]
-    # Not the original any more.
-    assert "mullama/ops.cpp" in cmake("--build", build, "--verbose").stdout
+    return cmake("-S", folder, "-B", folder / "build", f"-DCMAKE_PROJECT_INCLUDE={CMAKE / 'llama_cpp.cmake'}")
+
+
+def test_copies_with_the_changes_are_compiled_instead(tmp_path: Path) -> None:
+    done = configured(tmp_path)
+    assert done.returncode == 0, done.stderr
+    copies = tmp_path / "build/mullama"
+    operators = (copies / "ops.cpp").read_text()
+    assert [operators.count(call) for call in CALLS] == [1, 1]
+    assert "    return 64;" in (copies / "ggml-backend.cpp").read_text()
+    built = cmake("--build", tmp_path / "build", "--verbose", "--", "-k", "0").stdout
+    assert "mullama/ops.cpp" in built
+    assert "mullama/ggml-backend.cpp" in built
+
+
+@pytest.mark.parametrize("change", ["no such place", "twice"])
+def test_the_build_ends_where_ggml_has_another_attention(tmp_path: Path, change: str) -> None:
+    other = {"no such place": OPERATORS.replace("continue", "break"), "twice": OPERATORS * 2}[change]
+    done = configured(tmp_path, operators=other)
+    assert done.returncode != 0
+    assert "ggml's attention is not the one" in done.stderr
+
+
+def test_the_build_ends_where_ggml_aligns_in_another_way(tmp_path: Path) -> None:
+    done = configured(tmp_path, buffer=BUFFER.replace("TENSOR_ALIGNMENT", "128"))
+    assert done.returncode != 0
+    assert "ggml's buffer on the CPU is not the one" in done.stderr
