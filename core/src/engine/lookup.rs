@@ -61,6 +61,10 @@ const SURE: f64 = 0.4;
 /// Plain steps that all drafts of a text may lose,
 const MAY_LOSE: f64 = 1.2;
 
+/// what they may lose, however sure they are, before guesses like them were
+/// right `WEIGHT` times,
+const MAY_LOSE_UNSEEN: f64 = 1.9;
+
 /// and what they may lose of a long text.
 const MAY_LOSE_SHARE: f64 = 0.015;
 
@@ -162,7 +166,9 @@ impl Lookup {
     pub(super) fn draft(&mut self, tokens: &[TokenId], curve: &Curve, most: usize, draft: &mut Vec<TokenId>) {
         draft.clear();
         let Some(Guess { place, length }) = self.guess else { return };
-        let may_lose = MAY_LOSE.max(MAY_LOSE_SHARE * self.n_drawn as f64) - self.lost_steps;
+        let of_text = MAY_LOSE_SHARE * self.n_drawn as f64;
+        let [may_lose, may_lose_unseen] = [MAY_LOSE, MAY_LOSE_UNSEEN].map(|steps| steps.max(of_text) - self.lost_steps);
+        let is_seen = self.seen[class(length)].0 >= WEIGHT;
         let sure = if self.lost_steps > 0.0 { 0.0 } else { SURE };
         let (mut best, mut loss) = (WORTH, 0.0);
         // The mean number of tokens: those before the first wrong one, and the
@@ -172,10 +178,11 @@ impl Lookup {
             mean += chance;
             chance *= self.right(length + n);
             let Some(cost) = curve.cost(n + 1) else { continue };
-            let at_risk = cost - 1.0 - sure * (mean - 1.0);
-            if mean / cost > best && at_risk <= may_lose {
+            let wrong = cost - 1.0;
+            let at_risk = wrong - sure * (mean - 1.0);
+            if mean / cost > best && at_risk <= may_lose && (is_seen || wrong <= may_lose_unseen) {
                 best = mean / cost;
-                loss = cost - 1.0;
+                loss = wrong;
                 self.n_drafted = n;
             }
         }
@@ -336,6 +343,17 @@ mod tests {
         }
         let gained = gained(&numbers, 100, |rows| 1.0 + 0.4 * (rows - 1) as f64);
         assert!(gained > -0.03 * 500.0, "{gained} of noise");
+    }
+
+    #[test]
+    fn before_guesses_were_right_a_draft_risks_less_than_two_steps_however_sure_it_is() {
+        let text: Vec<TokenId> = (0..200).chain(0..20).collect();
+        let mut lookup = Lookup::default();
+        lookup.update(&text);
+        let curve = curve();
+        let first = draft(&mut lookup, &text, &curve, 100);
+        assert!(!first.is_empty());
+        assert!(curve.cost(first.len() + 1).unwrap() - 1.0 <= MAY_LOSE_UNSEEN, "{first:?}");
     }
 
     #[test]

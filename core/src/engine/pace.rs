@@ -23,7 +23,7 @@ pub(super) struct Pace {
     /// Threads of the pool.
     most: usize,
     limit_read_at: Instant,
-    /// When the last step ended.
+    /// When the work of the last step ended.
     step_end: Instant,
 }
 
@@ -106,6 +106,11 @@ impl Pace {
         context.set_threads(threads);
         tracing::debug!(threads, "decode threads changed");
         Some(threads)
+    }
+
+    /// What follows a step is done too: from now on its threads rest.
+    pub(super) fn rest(&mut self) {
+        self.step_end = Instant::now();
     }
 
     /// Threads of the next step.

@@ -272,6 +272,7 @@ impl Worker {
                 self.shared.metrics.steps.fetch_add(1, Relaxed);
                 self.shared.metrics.step_time.observe(elapsed);
                 self.take_results(rows, &outputs);
+                self.pace.rest();
             }
             Err(DecodeError::NoCells) => self.make_room(),
             Err(DecodeError::Aborted) => self.resync(rows),
