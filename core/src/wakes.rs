@@ -1,5 +1,5 @@
-//! Joins the wakes of event loops. An engine has news for many readers at the
-//! end of a step, and many of them may wait in one loop, which one wake serves.
+//! Joins the wakes of event loops. An engine has news for many readers after a
+//! step, and many of them may wait in one loop, which one wake serves.
 //! So what a reader's waker does to wake its loop goes through [`wake`]: while
 //! the engine tells its readers, that is put off until all are told, and done
 //! once a loop.
@@ -30,7 +30,7 @@ thread_local! {
 }
 
 /// Wakes a loop: now, or, when this is called from a waker that an engine calls
-/// at the end of a step, after the last of these wakers.
+/// between two steps, after the last of these wakers.
 pub fn wake(event_loop: &Arc<dyn EventLoop>) {
     let is_due = DUE.with_borrow_mut(|due| {
         if due.is_joining && !due.loops.iter().any(|other| Arc::ptr_eq(other, event_loop)) {

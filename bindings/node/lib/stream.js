@@ -7,12 +7,26 @@ const { INTERNAL, MullamaError, fromNative } = require('./errors.js')
 const { requestOptions } = require('./options.js')
 const { checkSignal, link, unlink } = require('./signal.js')
 
-/** @type {readonly import('./native.js').Token[]} */
+/** @typedef {import('./native.js').Token} Token */
+
+/** @type {readonly Token[]} */
 const NOTHING = Object.freeze([])
 
 // A signal must not keep an abandoned stream alive, so it is linked to the
 // native `Cancel` alone, until the stream is collected.
 const abandoned = new FinalizationRegistry(({ signal, cancel }) => unlink(signal, cancel))
+
+/** The tokens of a batch: three entries each, or one that is the token. */
+function tokensOf(entries) {
+  const tokens = []
+  for (let at = 0; at < entries.length; ) {
+    const text = entries[at++]
+    tokens.push(
+      typeof text === 'string' ? { text, tokenId: entries[at++], index: entries[at++], isFinal: false } : text,
+    )
+  }
+  return tokens
+}
 
 /** A generation that is running; made by `generateStream`. */
 class TokenStream {
@@ -77,7 +91,13 @@ class TokenStream {
 
   async #wait() {
     try {
-      if (this.#at >= this.#batch.length && !this.#ended) await this.#fetch()
+      if (this.#at >= this.#batch.length && !this.#ended) {
+        try {
+          this.#take(await this.#native.nextBatch())
+        } catch (error) {
+          if (!this.#ended) this.#end(fromNative(error))
+        }
+      }
       // An abort ends the native stream without an error, so it comes first.
       if (this.#signal?.aborted) this.#end(this.#signal.reason)
       if (this.#failure) {
@@ -92,16 +112,11 @@ class TokenStream {
     }
   }
 
-  async #fetch() {
-    try {
-      const batch = /** @type {import('./native.js').Token[]} */ (await this.#native.nextBatch())
-      if (this.#ended) return
-      this.#batch = batch
-      this.#at = 0
-      if (batch.length === 0 && !this.#signal?.aborted) this.#end()
-    } catch (error) {
-      if (!this.#ended) this.#end(fromNative(error))
-    }
+  #take(entries) {
+    if (this.#ended) return
+    this.#batch = tokensOf(entries)
+    this.#at = 0
+    if (entries.length === 0 && !this.#signal?.aborted) this.#end()
   }
 
   /** Stops the native work and drops what was not read. Idempotent. */

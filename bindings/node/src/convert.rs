@@ -37,6 +37,26 @@ impl From<TokenData> for Token {
     }
 }
 
+/// A part of a batch of tokens.
+#[napi]
+pub type Entry = Either4<String, i32, u32, Token>;
+
+/// A batch of tokens. Most have nothing but a text, an id and an index, and give
+/// these as three entries: JavaScript makes an object of them without a call for
+/// each property.
+pub(crate) fn entries(tokens: Vec<TokenData>) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(3 * tokens.len());
+    for token in tokens {
+        if token.is_final || token.logprob.is_some() {
+            entries.push(Either4::D(token.into()));
+        } else {
+            let index = count(token.index);
+            entries.extend([Either4::A(token.text), Either4::B(token.token_id), Either4::C(index)]);
+        }
+    }
+    entries
+}
+
 #[napi(object, object_from_js = false)]
 pub struct Alternative {
     pub token_id: i32,

@@ -4,7 +4,7 @@
 //! Any thread posts; the environment's own thread takes. Its JavaScript,
 //! `../lib/delivery.js`, holds the promises under the keys of the letters.
 
-use crate::{convert::Token, environment::Environment, error::to_js, stream::Source};
+use crate::{environment::Environment, error::to_js, stream::Source};
 use mullama::{
     MullamaError, MullamaRuntime,
     wakes::{self, EventLoop},
@@ -161,7 +161,7 @@ pub fn take_letters(env: &Env) -> Result<Vec<Unknown<'_>>> {
                 // Nobody waits when the news came twice.
                 let Some(key) = source.take_reader() else { continue };
                 match source.poll() {
-                    Poll::Ready(batch) => (key, batch.map(|tokens| tokens.into_unknown(env))),
+                    Poll::Ready(batch) => (key, batch.map(|entries| entries.into_unknown(env))),
                     Poll::Pending => {
                         source.set_reader(key);
                         continue;
@@ -177,6 +177,3 @@ pub fn take_letters(env: &Env) -> Result<Vec<Unknown<'_>>> {
     }
     Ok(entries)
 }
-
-/// A batch of tokens, as JavaScript gets it.
-pub(crate) type Tokens = Vec<Token>;

@@ -7,10 +7,10 @@
 //! wakes it through the mailbox.
 
 use crate::{
-    convert::{self, Timings, Token, Usage},
+    convert::{self, Entry, Timings, Usage},
     environment::Environment,
     error::to_js,
-    mailbox::{Key, Mailbox, Tokens},
+    mailbox::{Key, Mailbox},
 };
 use futures_util::FutureExt;
 use mullama::{FinishReason, MullamaError, MullamaRuntime, TokenStream};
@@ -43,7 +43,7 @@ struct State {
     /// The promise of the next batch, while JavaScript waits for it.
     reader: Option<Key>,
     /// The last outcome, kept until the task has ended.
-    last: Option<std::result::Result<Tokens, MullamaError>>,
+    last: Option<std::result::Result<Vec<Entry>, MullamaError>>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -57,7 +57,7 @@ enum Refusal {
 impl Source {
     /// All tokens that are ready; empty at the end. When there is nothing yet,
     /// the mailbox hears once there is.
-    pub(crate) fn poll(self: &Arc<Self>) -> Poll<std::result::Result<Tokens, MullamaError>> {
+    pub(crate) fn poll(self: &Arc<Self>) -> Poll<std::result::Result<Vec<Entry>, MullamaError>> {
         let waker = Waker::from(self.clone());
         let mut context = Context::from_waker(&waker);
         let mut state = self.lock();
@@ -69,8 +69,8 @@ impl Source {
                 // The task tells when it has published something.
                 (None, None) => return Poll::Pending,
             };
-            let batch = batch.map(|tokens| tokens.into_iter().map(Token::from).collect::<Tokens>());
-            if batch.as_ref().is_ok_and(|tokens| !tokens.is_empty()) {
+            let batch = batch.map(convert::entries);
+            if batch.as_ref().is_ok_and(|entries| !entries.is_empty()) {
                 return Poll::Ready(batch);
             }
             // Nothing follows, and who counts tasks finds this one ended.
@@ -152,7 +152,7 @@ impl Stream {
     /// All tokens that are ready, at least one; an empty array is the end.
     /// Where there is none yet, the promise of that.
     #[napi(catch_unwind)]
-    pub fn next_batch<'env>(&self, env: &'env Env) -> Result<Either<Vec<Token>, Object<'env>>> {
+    pub fn next_batch<'env>(&self, env: &'env Env) -> Result<Either<Vec<Entry>, Object<'env>>> {
         match self.0.poll() {
             Poll::Ready(batch) => batch.map(Either::A).map_err(|error| to_js(&error)),
             Poll::Pending => {

@@ -21,7 +21,7 @@ impl Worker {
                 let after_ms = request.ticket.timeout_ms;
                 request.fail(MullamaError::Timeout { partial: String::new(), after_ms })
             };
-            self.wakers.extend(waker);
+            self.readers.tell(waker);
         }
         while let Some(index) = self.active.iter().position(|sequence| sequence.ticket.is_over(now)) {
             let sequence = self.retire(index);
@@ -42,7 +42,7 @@ impl Worker {
             self.shared.metrics.failed.fetch_add(1, Relaxed);
             sequence.time_out()
         };
-        self.wakers.extend(waker);
+        self.readers.tell(waker);
     }
 
     /// Gives free sequence ids to those who wait, as far as their tokens have

@@ -295,6 +295,7 @@ impl Worker {
         self.shared.inbox.drain(&mut self.waiting);
         self.drop_what_is_over(now);
         self.let_in();
+        self.readers.wake();
         let rows = self.plan();
         let steps = rows.iter().any(|&n| n > 0);
         if !steps && self.aside.since.elapsed() < TURN {
@@ -304,7 +305,7 @@ impl Worker {
         if steps {
             let started = Instant::now();
             self.step(&rows);
-            self.wake_readers();
+            self.readers.wake();
             let took = started.elapsed();
             self.aside.others += took;
             self.aside.due = Instant::now() + took.max(TURN);

@@ -26,6 +26,7 @@ mod metrics;
 mod pace;
 mod permits;
 mod prefix_cache;
+mod readers;
 mod registry;
 mod request;
 mod resizing;

@@ -44,6 +44,8 @@ impl Worker {
     /// # Errors
     /// `OutOfMemory`, `Context`; nothing is changed then.
     fn rebuild(&mut self, max_concurrent: usize) -> Result<(), MullamaError> {
+        // It takes some steps' time.
+        self.readers.wake();
         let limits = Limits::new(&self.shared.options, max_concurrent);
         let model = self.context.model().clone();
         let (mut context, pace) = new_context(model, &self.shared.options, max_concurrent)?;

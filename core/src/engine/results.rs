@@ -68,7 +68,7 @@ impl Worker {
                         if advance.was_first {
                             self.shared.metrics.first_token.observe(sequence.time_to_first_token());
                         }
-                        self.wakers.extend(advance.waker);
+                        self.readers.tell_of_token(advance.waker, advance.may_wait, now);
                         if let Some(reason) = advance.finished {
                             over.push((index, Ok(reason)));
                             break;
@@ -104,7 +104,7 @@ impl Worker {
                     sequence.fail(error)
                 }
             };
-            self.wakers.extend(waker);
+            self.readers.tell(waker);
         }
         self.note_load();
     }

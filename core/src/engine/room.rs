@@ -42,7 +42,7 @@ impl Worker {
         if holders.count() == 1 {
             let sequence = self.retire(last);
             self.shared.metrics.completed.fetch_add(1, Relaxed);
-            self.wakers.extend(sequence.finish(FinishReason::ContextFull));
+            self.readers.tell(sequence.finish(FinishReason::ContextFull));
             return;
         }
         let spilled = self.spill(last);
@@ -117,7 +117,7 @@ impl Worker {
             let sequence = self.leave(index, Leaves::Unsound);
             self.memory_is_full = false;
             self.shared.metrics.failed.fetch_add(1, Relaxed);
-            self.wakers.extend(sequence.fail(error.clone()));
+            self.readers.tell(sequence.fail(error.clone()));
         }
     }
 

@@ -91,6 +91,8 @@ pub(super) struct Drawn {
 pub(super) struct Advance {
     /// The reader to wake after the step.
     pub(super) waker: Option<Waker>,
+    /// The reader may be woken after the next one as well.
+    pub(super) may_wait: bool,
     /// Set when this was the last token.
     pub(super) finished: Option<FinishReason>,
     pub(super) was_first: bool,
@@ -299,7 +301,8 @@ impl Sequence {
             None
         };
         self.logprobs.extend(logprobs);
-        Ok(Advance { waker, finished, was_first })
+        let may_wait = !was_first && finished.is_none() && !self.ticket.is_full();
+        Ok(Advance { waker, may_wait, finished, was_first })
     }
 
     /// Ends the request with what it has.

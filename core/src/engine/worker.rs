@@ -24,6 +24,7 @@ use super::{
     loading::prefix_cache_budget,
     pace::Pace,
     prefix_cache::{PrefixCache, Shape},
+    readers::Readers,
     request::Request,
     results::Drawing,
     scheduler::{self, Candidate, StepCost},
@@ -32,14 +33,12 @@ use super::{
 use crate::{
     ModelOptions, MullamaError, TokenId,
     llama::{Batch, Context, DecodeError},
-    wakes,
 };
 use std::{
     cell::RefCell,
     collections::VecDeque,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::Waker,
     time::{Duration, Instant},
 };
 
@@ -113,8 +112,7 @@ pub(super) struct Worker {
     pub(super) pace: Pace,
     pub(super) eog: Vec<TokenId>,
     in_flight: Rc<RefCell<InFlight>>,
-    /// Readers to wake at the end of the step, all at once.
-    pub(super) wakers: Vec<Waker>,
+    pub(super) readers: Readers,
 }
 
 impl Worker {
@@ -149,7 +147,7 @@ impl Worker {
             drafts,
             pace,
             in_flight: Rc::new(RefCell::new(InFlight::new(can_go_back))),
-            wakers: Vec::new(),
+            readers: Readers::default(),
         };
         worker.watch_cancellations();
         worker
@@ -178,11 +176,13 @@ impl Worker {
             self.let_in();
             let aside = self.next_aside();
             if !aside.is_empty() {
+                self.readers.wake();
                 self.prefill_aside(&aside);
                 continue;
             }
             let rows = self.plan();
             if rows.iter().all(|&n| n == 0) {
+                self.readers.wake();
                 if self.store_oldest() {
                     continue;
                 }
@@ -191,7 +191,6 @@ impl Worker {
             } else {
                 self.aside.age();
                 self.step(&rows);
-                self.wake_readers();
             }
         }
         self.close();
@@ -201,7 +200,6 @@ impl Worker {
     pub(super) fn let_in(&mut self) {
         self.admit();
         self.serve_followers();
-        self.wake_readers();
     }
 
     pub(super) fn plan(&self) -> Vec<usize> {
@@ -255,6 +253,7 @@ impl Worker {
                 }
             }
         }
+        self.readers.step_begins(self.batch.len(), Instant::now());
         self.pace.start();
         let started = Instant::now();
         let result = self.context.decode(&mut self.batch);
@@ -265,6 +264,7 @@ impl Worker {
             Ok(()) => {
                 let elapsed = started.elapsed();
                 self.cost.observe(n_prefill, self.batch.len(), elapsed);
+                self.readers.stepped(self.batch.len(), elapsed);
                 if rows.iter().sum::<usize>() == 1 {
                     self.curve.observe(self.batch.len(), elapsed);
                 }
@@ -297,27 +297,21 @@ impl Worker {
         self.shared.metrics.cache_tokens.store(cached, Relaxed);
     }
 
-    pub(super) fn wake_readers(&mut self) {
-        if !self.wakers.is_empty() {
-            wakes::joined(|| self.wakers.drain(..).for_each(Waker::wake));
-        }
-    }
-
     fn close(mut self) {
         let closed = MullamaError::model_closed;
         self.shared.inbox.drain(&mut self.waiting);
         for request in self.waiting.drain(..) {
             self.shared.inbox.left_queue();
             self.shared.metrics.failed.fetch_add(1, Relaxed);
-            self.wakers.extend(request.fail(closed()));
+            self.readers.tell(request.fail(closed()));
         }
         for sequence in self.active.drain(..).chain(self.preempted.drain(..)) {
             self.shared.metrics.failed.fetch_add(1, Relaxed);
-            self.wakers.extend(sequence.fail(closed()));
+            self.readers.tell(sequence.fail(closed()));
         }
         self.shared.metrics.active.store(0, Relaxed);
         self.shared.metrics.cache_tokens.store(0, Relaxed);
-        self.wake_readers();
+        self.readers.wake();
     }
 }
 

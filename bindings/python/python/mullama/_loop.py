@@ -33,24 +33,6 @@ async def run(operation: _mullama.Operation, on_progress: OnProgress | None = No
         del future
 
 
-async def news(stream: _mullama.TokenStream) -> None:
-    """Waits until the stream has something to take."""
-    from ._mailbox import mailbox_here
-
-    mailbox = mailbox_here()
-    key = stream.listen(mailbox.native)
-    if key is None:
-        return
-    future = mailbox.expect(key, None)
-    try:
-        await future
-    except BaseException:
-        stream.forget(key, mailbox.native)
-        raise
-    finally:
-        del mailbox.waiting[key]
-
-
 def spawn(
     work: Coroutine[Any, Any, None], stopping: _mullama.Operation, ended: Callable[[asyncio.Task[None], bool], None]
 ) -> None:

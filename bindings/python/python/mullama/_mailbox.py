@@ -30,6 +30,7 @@ class Mailbox:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = weakref.ref(loop)
         self.native = _mullama.Mailbox()
         self.waiting: dict[int, tuple[asyncio.Future[Any], OnProgress | None]] = {}
         # Taken from the native side, but not given to those who wait yet.
@@ -59,6 +60,20 @@ class Mailbox:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.waiting[key] = (future, on_progress)
         return future
+
+    async def news(self, stream: _mullama.TokenStream) -> None:
+        """Waits until the stream has something to take."""
+        key = stream.listen(self.native)
+        if key is None:
+            return
+        future = self.expect(key, None)
+        try:
+            await future
+        except BaseException:
+            stream.forget(key, self.native)
+            raise
+        finally:
+            del self.waiting[key]
 
     def _deliver(self) -> None:
         self.letters.extend(self.native.take())
@@ -116,6 +131,8 @@ class _Mailboxes(threading.local):
         # their native work.
         self.by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Mailbox]]
         self.by_loop = weakref.WeakKeyDictionary()
+        # The one that was asked for last: every wait for a token asks.
+        self.last: Callable[[], Mailbox | None] = lambda: None
         # Where a loop holds no reader, nobody else would hold the mailbox.
         self.kept: dict[asyncio.AbstractEventLoop, Mailbox] = {}
 
@@ -126,6 +143,9 @@ _mailboxes = _Mailboxes()
 def mailbox_here() -> Mailbox:
     """The mailbox of the running loop. Raises `RuntimeError` where none runs."""
     loop = asyncio.get_running_loop()
+    last = _mailboxes.last()
+    if last is not None and last.loop() is loop:
+        return last
     known = _mailboxes.by_loop.get(loop)
     mailbox = known() if known is not None else None
     if mailbox is None:
@@ -134,4 +154,5 @@ def mailbox_here() -> Mailbox:
         _mailboxes.kept = {other: kept for other, kept in _mailboxes.kept.items() if not other.is_closed()}
         if not mailbox.held_by_loop:
             _mailboxes.kept[loop] = mailbox
+    _mailboxes.last = weakref.ref(mailbox)
     return mailbox

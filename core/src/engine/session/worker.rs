@@ -15,6 +15,7 @@ use crate::{
     Batch, FinishReason, MullamaError, StreamConfig, TokenId,
     engine::{
         Reader,
+        readers::Readers,
         request::Request,
         seed_of,
         selection::argmax,
@@ -23,7 +24,7 @@ use crate::{
         ticket_of,
     },
 };
-use std::{path::Path, rc::Rc, sync::Arc, task::Waker, time::Instant};
+use std::{path::Path, rc::Rc, sync::Arc, time::Instant};
 
 /// The sequence that generates.
 const GENERATING: usize = 0;
@@ -35,12 +36,13 @@ pub(super) struct Worker {
     limits: Limits,
     identity: Identity,
     eog: Vec<TokenId>,
+    readers: Readers,
 }
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, memory: Memory, limits: Limits, identity: Identity) -> Self {
         let eog = memory.context().model().eog_tokens();
-        Self { shared, memory, limits, identity, eog }
+        Self { shared, memory, limits, identity, eog, readers: Readers::default() }
     }
 
     /// Runs until the inbox closes. Whatever is left then ends as `Closed`.
@@ -180,11 +182,9 @@ impl Worker {
             }
             Err(error) => return answer.give(Err(error)),
         };
-        let waker = self.generate_tokens(sequence);
+        self.generate_tokens(sequence);
         self.note_length();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.readers.wake();
     }
 
     /// Checks the call; appends the tokens if it is good.
@@ -225,10 +225,10 @@ impl Worker {
         Ok((sequence, reader))
     }
 
-    /// Generates until the end; gives the reader to wake.
-    fn generate_tokens(&mut self, mut sequence: Sequence) -> Option<Waker> {
+    /// Generates until the end, which the reader is not woken for yet.
+    fn generate_tokens(&mut self, mut sequence: Sequence) {
         if sequence.wants_no_tokens() {
-            return sequence.finish(FinishReason::Length);
+            return self.readers.tell(sequence.finish(FinishReason::Length));
         }
         // What the other sequences hold is not there for this one.
         let history = self.memory.history();
@@ -237,33 +237,31 @@ impl Worker {
         let stop = self.stop_when_over(&ticket);
         loop {
             if self.shared.inbox.is_closing() {
-                return sequence.fail(MullamaError::context_closed());
+                return self.readers.tell(sequence.fail(MullamaError::context_closed()));
             }
             if ticket.is_cancelled() {
-                return sequence.finish(FinishReason::Cancelled);
+                return self.readers.tell(sequence.finish(FinishReason::Cancelled));
             }
             if ticket.is_over(Instant::now()) {
-                return sequence.time_out();
+                return self.readers.tell(sequence.time_out());
             }
             if ticket.is_full() && !self.shared.inbox.has_work() {
+                self.readers.wake();
                 self.shared.inbox.sleep(ticket.deadline);
                 continue;
             }
             match self.next_token(&mut sequence, limit, &stop) {
                 Ok(advance) => {
+                    self.readers.tell_of_token(advance.waker, advance.may_wait, Instant::now());
                     if let Some(reason) = advance.finished {
                         self.note_length();
-                        let ended = sequence.finish(reason);
-                        return advance.waker.or(ended);
-                    }
-                    if let Some(waker) = advance.waker {
-                        waker.wake();
+                        return self.readers.tell(sequence.finish(reason));
                     }
                 }
                 // Says why at the top of the loop.
                 Err(Halt::Stopped) => {}
-                Err(Halt::Full) => return sequence.finish(FinishReason::ContextFull),
-                Err(Halt::Failed(error)) => return sequence.fail(error),
+                Err(Halt::Full) => return self.readers.tell(sequence.finish(FinishReason::ContextFull)),
+                Err(Halt::Failed(error)) => return self.readers.tell(sequence.fail(error)),
             }
         }
     }
@@ -282,11 +280,14 @@ impl Worker {
         }
         let model = self.memory.context().model().clone();
         let mut advance = None;
+        let started = Instant::now();
+        self.readers.step_begins(rows.len(), started);
         self.memory.evaluate(&rows, stop, |logits| {
             let drawn = sequence.draw(logits)?;
             advance = Some(sequence.take(&model, drawn, limit, Instant::now())?);
             Ok(())
         })?;
+        self.readers.stepped(rows.len(), started.elapsed());
         let advance = advance.ok_or_else(|| Halt::Failed(MullamaError::Internal("no row gave logits".to_owned())))?;
         self.memory.history_mut().push(GENERATING, sequence.last_token());
         self.note_length();

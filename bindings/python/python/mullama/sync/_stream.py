@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._closing import Closing
-from .._stream import StreamState
+from .._stream_state import StreamState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
