@@ -186,8 +186,7 @@ impl StepCost {
         // A row costs the least where there are many, and the most between a
         // few and a tile.
         let wanted = n_decode + prompts.iter().sum::<usize>();
-        let is_burst = wanted - n_decode >= 2 * TILE;
-        let rows = match self.rows_of_burst(n_decode).filter(|_| is_burst) {
+        let rows = match self.rows_of_burst(n_decode).filter(|_| wanted >= TILE) {
             Some(rows) if n_decode == 0 && wanted <= rows + rows / LEFT_OVER => wanted.min(most),
             Some(rows) => rows.min(most),
             None => {
@@ -342,7 +341,8 @@ mod tests {
         }
         assert_eq!(cost.rows_of_burst(1), Some(149));
         assert_eq!(cost.room(40, &[17; 9], 512, true), Room { rows: 149, prefill: 112 });
-        assert_eq!(cost.room(40, &[17; 7], 512, true).rows, 63, "few rows are no burst");
+        assert_eq!(cost.room(40, &[17; 2], 512, true).rows, 149, "what is left of one");
+        assert_eq!(cost.room(40, &[17], 512, true).rows, 63, "less than a tile");
         assert_eq!(cost.room(40, &[], 512, true).rows, 63);
     }
 
