@@ -3,6 +3,7 @@ lost."""
 
 import asyncio
 import gc
+import time
 
 import mullama
 import pytest
@@ -140,6 +141,31 @@ async def test_tasks_that_share_a_stream_get_each_token_once(model: Model) -> No
     stream = model.generate_stream("Once upon", 40, **GREEDY)
     parts = await asyncio.gather(read(), read(), read())
     assert sorted(index for part in parts for index in part) == list(range(40))
+
+
+async def test_readers_that_are_told_together_leave_each_other_their_tokens(model: Model) -> None:
+    async def rest() -> list[int]:
+        return [token.index async for token in stream]
+
+    stream = model.generate_stream("Once", 8, **GREEDY)
+    await anext(stream)
+    one, others = asyncio.ensure_future(anext(stream)), asyncio.create_task(rest())
+    await asyncio.sleep(0)
+    # Both wait. While the loop is blocked, all tokens and the end arrive.
+    time.sleep(1)
+    assert sorted([(await one).index, *await others]) == list(range(1, 8))
+
+
+async def test_a_reader_that_waits_gets_nothing_after_aclose(model: Model) -> None:
+    stream = model.generate_stream("Once", 8, **GREEDY)
+    await anext(stream)
+    waits = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    time.sleep(1)
+    await stream.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await waits
+    assert [token async for token in stream] == []
 
 
 async def test_tokens_that_are_ready_cost_no_turn_of_the_loop(model: Model) -> None:

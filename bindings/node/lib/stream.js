@@ -8,6 +8,7 @@ const { requestOptions } = require('./options.js')
 const { checkSignal, link, unlink } = require('./signal.js')
 
 /** @typedef {import('./native.js').Token} Token */
+/** @typedef {(string | number | Token)[]} Entries */
 
 /** @type {readonly Token[]} */
 const NOTHING = Object.freeze([])
@@ -16,8 +17,13 @@ const NOTHING = Object.freeze([])
 // native `Cancel` alone, until the stream is collected.
 const abandoned = new FinalizationRegistry(({ signal, cancel }) => unlink(signal, cancel))
 
-/** The tokens of a batch: three entries each, or one that is the token. */
+/**
+ * The tokens of a batch: three entries each, or one that is the token.
+ *
+ * @param {any[]} entries
+ */
 function tokensOf(entries) {
+  /** @type {Token[]} */
   const tokens = []
   for (let at = 0; at < entries.length; ) {
     const text = entries[at++]
@@ -93,7 +99,7 @@ class TokenStream {
     try {
       if (this.#at >= this.#batch.length && !this.#ended) {
         try {
-          this.#take(await this.#native.nextBatch())
+          this.#take(/** @type {Entries} */ (await this.#native.nextBatch()))
         } catch (error) {
           if (!this.#ended) this.#end(fromNative(error))
         }
@@ -112,6 +118,7 @@ class TokenStream {
     }
   }
 
+  /** @param {Entries} entries */
   #take(entries) {
     if (this.#ended) return
     this.#batch = tokensOf(entries)

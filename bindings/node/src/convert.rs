@@ -38,8 +38,7 @@ impl From<TokenData> for Token {
 }
 
 /// A part of a batch of tokens.
-#[napi]
-pub type Entry = Either4<String, i32, u32, Token>;
+pub(crate) type Entry = Either4<String, i32, u32, Token>;
 
 /// A batch of tokens. Most have nothing but a text, an id and an index, and give
 /// these as three entries: JavaScript makes an object of them without a call for

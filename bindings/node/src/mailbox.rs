@@ -161,7 +161,7 @@ pub fn take_letters(env: &Env) -> Result<Vec<Unknown<'_>>> {
                 // Nobody waits when the news came twice.
                 let Some(key) = source.take_reader() else { continue };
                 match source.poll() {
-                    Poll::Ready(batch) => (key, batch.map(|entries| entries.into_unknown(env))),
+                    Poll::Ready(batch) => (key, batch.map(|batch| batch.into_unknown(env))),
                     Poll::Pending => {
                         source.set_reader(key);
                         continue;

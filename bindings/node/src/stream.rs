@@ -151,7 +151,7 @@ impl Stream {
 impl Stream {
     /// All tokens that are ready, at least one; an empty array is the end.
     /// Where there is none yet, the promise of that.
-    #[napi(catch_unwind)]
+    #[napi(catch_unwind, ts_return_type = "Array<string | number | Token> | object")]
     pub fn next_batch<'env>(&self, env: &'env Env) -> Result<Either<Vec<Entry>, Object<'env>>> {
         match self.0.poll() {
             Poll::Ready(batch) => batch.map(Either::A).map_err(|error| to_js(&error)),

@@ -68,6 +68,8 @@ impl Worker {
     }
 
     fn store(&mut self, ended: &Ended) {
+        // A copy may take as long as steps.
+        self.readers.wake();
         self.keep(ended.seq_id, &ended.tokens);
         self.context.clear_sequence(ended.seq_id);
     }

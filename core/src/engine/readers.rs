@@ -1,8 +1,8 @@
 //! Whom a thread that generates has news for, and when it wakes them. To wake
 //! an event loop and have it take a token costs some ten microseconds of a
 //! processor that the next step computes on. So where steps are short, tokens
-//! that are ready within a few milliseconds are told of together. What somebody
-//! waits for alone is told at once: a first token, and an end.
+//! that are ready within a few milliseconds are told of together. First tokens
+//! and ends are told of at once.
 //!
 //! Owned by the thread that generates. Deliberately absent: how a reader is
 //! woken (`wakes`), and what it finds then (`ticket`).
@@ -62,6 +62,13 @@ impl Readers {
         let ends = self.last_step.and_then(ends);
         let may_wait = ends.zip(self.since).is_some_and(|(ends, since)| ends <= since + TOGETHER);
         if self.is_urgent || !may_wait {
+            self.wake();
+        }
+    }
+
+    /// Wakes all if one of them can't wait.
+    pub(super) fn wake_if_urgent(&mut self) {
+        if self.is_urgent {
             self.wake();
         }
     }
@@ -145,8 +152,11 @@ mod tests {
         readers.tell(None);
         readers.step_begins(1, now);
         assert_eq!(count.0.load(SeqCst), 1);
-        readers.tell_of_token(Some(count.clone().into()), false, now);
-        readers.step_begins(1, now);
+        readers.tell_of_token(Some(count.clone().into()), true, now);
+        readers.wake_if_urgent();
+        assert_eq!(count.0.load(SeqCst), 1);
+        readers.tell_of_token(None, false, now);
+        readers.wake_if_urgent();
         assert_eq!(count.0.load(SeqCst), 2);
     }
 

@@ -45,6 +45,8 @@ impl Worker {
             self.readers.tell(sequence.finish(FinishReason::ContextFull));
             return;
         }
+        // A copy may take as long as steps.
+        self.readers.wake();
         let spilled = self.spill(last);
         let mut sequence = self.leave(last, Leaves::Sound);
         sequence.spilled = spilled;

@@ -13,7 +13,7 @@ use std::time::Duration;
 const LIMIT_BESIDE_OTHERS: Duration = Duration::from_millis(150);
 
 /// How long it should take while no others are served: what the first token of
-/// a short prompt that comes then may have to wait for.
+/// a short prompt that comes then may have to wait for. See [`LEFT_OVER`] too.
 const TARGET_ALONE: Duration = Duration::from_millis(250);
 
 /// From so many rows on ggml's CPU attention works in tiles
@@ -41,8 +41,10 @@ const WHOLE: usize = 64;
 
 /// Where only steps of one row were measured, a row of a step with many is
 /// thought to cost this part of them: it reads the weights for all. Measured:
-/// 0.10 to 0.18 with AMX, with AVX2 0.26 (Q4_0) and 0.45 (Q4_1).
-const OF_LONE: f64 = 0.2;
+/// 0.10 to 0.18 with AMX, with AVX2 0.26 (Q4_0) and 0.45 (Q4_1). Too low makes
+/// one step long, which nobody is served beside; too high splits what came at
+/// once.
+const OF_LONE: f64 = 0.15;
 
 /// A step that takes many prompts may take this part of its rows more when no
 /// prompt is left then. The others would cost a step of their own, and from then
@@ -161,16 +163,16 @@ impl StepCost {
     }
 
     /// Rows of a step that takes many short prompts at once beside `n_decode`
-    /// decodes, on a machine that computes two tiles of them in time. On others
-    /// a burst is computed aside.
+    /// decodes, on a machine that computes enough of them in time. On others a
+    /// burst is computed aside, which costs about 0.1 s once.
     pub(crate) fn rows_of_burst(&self, n_decode: usize) -> Option<usize> {
         let measured = self.tiled.or(self.small);
-        let (time, row) = if n_decode == 0 {
-            (TARGET_ALONE, measured.or(self.lone.map(|lone| OF_LONE * lone))?)
+        let (time, least, row) = if n_decode == 0 {
+            (TARGET_ALONE, 2 * TILE, measured.or(self.lone.map(|lone| OF_LONE * lone))?)
         } else {
-            (LIMIT_BESIDE_OTHERS, measured?)
+            (LIMIT_BESIDE_OTHERS, TILE + TILE / 2, measured?)
         };
-        Some((time.as_secs_f64() / row) as usize).filter(|&rows| rows >= 2 * TILE)
+        Some((time.as_secs_f64() / row) as usize).filter(|&rows| rows >= least)
     }
 
     /// What a step of so many decodes, and prompts with so many rows in all,
@@ -340,6 +342,7 @@ mod tests {
             cost.observe(50, 50, Duration::from_millis(50));
         }
         assert_eq!(cost.rows_of_burst(1), Some(149));
+        assert_eq!(cost.rows_of_burst(0), Some(249));
         assert_eq!(cost.room(40, &[17; 9], 512, true), Room { rows: 149, prefill: 112 });
         assert_eq!(cost.room(40, &[17; 2], 512, true).rows, 149, "what is left of one");
         assert_eq!(cost.room(40, &[17], 512, true).rows, 63, "less than a tile");
@@ -368,7 +371,7 @@ mod tests {
         cost.observe(0, 1, Duration::from_millis(300));
         assert_eq!(cost.rows_of_burst(0), None, "a large model");
         cost.observe(0, 1, Duration::from_millis(5));
-        assert_eq!(cost.rows_of_burst(0), Some(250));
+        assert_eq!(cost.rows_of_burst(0), Some(333));
         assert_eq!(cost.rows_of_burst(1), None, "others would have to wait");
         cost.observe(20, 20, Duration::from_millis(100));
         assert_eq!(cost.rows_of_burst(0), None, "few rows tell more");

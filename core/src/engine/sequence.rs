@@ -301,7 +301,7 @@ impl Sequence {
             None
         };
         self.logprobs.extend(logprobs);
-        let may_wait = !was_first && finished.is_none() && !self.ticket.is_full();
+        let may_wait = !was_first && finished.is_none() && !self.ticket.is_half_full();
         Ok(Advance { waker, may_wait, finished, was_first })
     }
 

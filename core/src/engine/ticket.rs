@@ -269,6 +269,12 @@ impl Ticket {
         false
     }
 
+    /// Whether so many tokens wait that the reader should take some soon.
+    pub(super) fn is_half_full(&self) -> bool {
+        let is_half = |buffer_size| 2 * self.n_waiting.load(Ordering::Relaxed) >= buffer_size;
+        self.buffer_size.is_some_and(is_half)
+    }
+
     /// Hands over a token; the waker is the engine's to wake, after the step.
     pub(super) fn push(&self, token: TokenData, usage: Usage, timings: Timings) -> Option<Waker> {
         let mut state = self.lock();
@@ -310,5 +316,46 @@ fn wait(state: &mut State, context: &Context<'_>) {
     match &mut state.waker {
         Some(waker) if waker.will_wake(context.waker()) => {}
         waker => *waker = Some(context.waker().clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoBell;
+
+    impl Bell for NoBell {
+        fn notify(&self) {}
+    }
+
+    fn ticket(buffer_size: Option<usize>) -> Arc<Ticket> {
+        Ticket::new(Arc::new(NoBell), None, 0, buffer_size, 1)
+    }
+
+    fn token() -> TokenData {
+        TokenData {
+            text: String::new(),
+            token_id: 1,
+            index: 0,
+            logprob: None,
+            top_logprobs: Vec::new(),
+            is_final: false,
+            finish_reason: None,
+        }
+    }
+
+    #[test]
+    fn a_reader_should_take_tokens_before_it_holds_its_sequence_up() {
+        let fill = |buffer_size, n: usize| {
+            let ticket = ticket(Some(buffer_size));
+            (0..n).for_each(|_| drop(ticket.push(token(), Usage::default(), Timings::default())));
+            (ticket.is_half_full(), ticket.is_full())
+        };
+        assert_eq!(fill(4, 1), (false, false));
+        assert_eq!(fill(4, 2), (true, false));
+        assert_eq!(fill(4, 4), (true, true));
+        assert_eq!(fill(1, 1), (true, true));
+        assert!(!ticket(None).is_half_full(), "nobody reads");
     }
 }

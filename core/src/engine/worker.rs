@@ -164,6 +164,7 @@ impl Worker {
     pub(super) fn run(mut self) {
         loop {
             if self.active.is_empty() && self.preempted.is_empty() {
+                self.readers.wake();
                 self.shared.inbox.gather(&mut self.waiting);
             } else {
                 self.shared.inbox.drain(&mut self.waiting);
@@ -196,8 +197,10 @@ impl Worker {
         self.close();
     }
 
-    /// Whoever has room comes in.
+    /// Whoever has room comes in. Copies of memory may be made for that, for
+    /// which no end waits.
     pub(super) fn let_in(&mut self) {
+        self.readers.wake_if_urgent();
         self.admit();
         self.serve_followers();
     }

@@ -44,7 +44,8 @@ class TokenStream(StreamState):
             if self._ended:
                 raise StopAsyncIteration
             await mailbox_here().news(self._native)
-            if not self._fill():
+            # Meanwhile another reader may have filled the buffer, or closed.
+            if not buffer and (self._ended or not self._fill()):
                 raise StopAsyncIteration
         return buffer.popleft()
 
