@@ -143,6 +143,12 @@ async def test_tasks_that_share_a_stream_get_each_token_once(model: Model) -> No
     assert sorted(index for part in parts for index in part) == list(range(40))
 
 
+def block_until_the_end(stream: mullama.TokenStream) -> None:
+    """Blocks the loop until all tokens and the end have arrived."""
+    while stream.finish_reason is None:
+        time.sleep(0.01)
+
+
 async def test_readers_that_are_told_together_leave_each_other_their_tokens(model: Model) -> None:
     async def rest() -> list[int]:
         return [token.index async for token in stream]
@@ -151,8 +157,7 @@ async def test_readers_that_are_told_together_leave_each_other_their_tokens(mode
     await anext(stream)
     one, others = asyncio.ensure_future(anext(stream)), asyncio.create_task(rest())
     await asyncio.sleep(0)
-    # Both wait. While the loop is blocked, all tokens and the end arrive.
-    time.sleep(1)
+    block_until_the_end(stream)
     assert sorted([(await one).index, *await others]) == list(range(1, 8))
 
 
@@ -161,7 +166,7 @@ async def test_a_reader_that_waits_gets_nothing_after_aclose(model: Model) -> No
     await anext(stream)
     waits = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
-    time.sleep(1)
+    block_until_the_end(stream)
     await stream.aclose()
     with pytest.raises(StopAsyncIteration):
         await waits
