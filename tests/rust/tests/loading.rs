@@ -1,4 +1,4 @@
-//! Loads of one file share its weights.
+//! Loads of one file share its weights; a load can be stopped.
 
 use futures_util::future::join_all;
 use mullama::{AsyncModel, ModelOptions, MullamaError};
@@ -122,6 +122,66 @@ fn a_load_tells_its_time_and_memory() {
         tiny.model.generate_with("abc", exactly(4)).await.unwrap();
         assert!(metrics.cache_size_bytes > 0);
         assert_eq!(metrics.cache_size_bytes % (1024 * 4), 0, "four requests of 1,024 tokens");
+    });
+}
+
+#[test]
+fn a_load_can_be_stopped_by_its_progress_callback() {
+    run(async {
+        let (_dir, path) = file();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let progress = move |share: f32| {
+            assert!((0.0..=1.0).contains(&share));
+            counted.fetch_add(1, Ordering::Relaxed) < 2
+        };
+        let stopped = ModelOptions { progress: Some(Arc::new(progress)), ..options() };
+        let result = AsyncModel::load_with(&path, stopped).await;
+        assert!(matches!(result, Err(MullamaError::Cancelled)), "{result:?}");
+        assert_eq!(calls.load(Ordering::Relaxed), 3, "it is not asked again");
+
+        let panics = ModelOptions { progress: Some(Arc::new(|_| panic!("on purpose"))), ..options() };
+        let result = AsyncModel::load_with(&path, panics).await;
+        assert!(matches!(result, Err(MullamaError::Internal(_) | MullamaError::Cancelled)), "{result:?}");
+    });
+}
+
+#[test]
+fn a_load_can_be_stopped_by_a_token_or_by_dropping_it() {
+    run(async {
+        let (_dir, path) = file();
+        let token = tokio_util::sync::CancellationToken::new();
+        token.cancel();
+        let result = AsyncModel::load_with(&path, ModelOptions { cancellation: Some(token), ..options() }).await;
+        assert!(matches!(result, Err(MullamaError::Cancelled)), "{result:?}");
+
+        // The load waits inside its first callback until the future is gone.
+        let (started, has_started) = std::sync::mpsc::channel();
+        let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+        let may_go_on = std::sync::Mutex::new(may_go_on);
+        let shares = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = shares.clone();
+        let progress = move |share: f32| {
+            seen.lock().unwrap().push(share);
+            let _ = started.send(());
+            let _ = may_go_on.lock().unwrap().recv();
+            true
+        };
+        let loading = tokio::spawn({
+            let path = path.clone();
+            async move {
+                AsyncModel::load_with(&path, ModelOptions { progress: Some(Arc::new(progress)), ..options() }).await
+            }
+        });
+        tokio::task::spawn_blocking(move || has_started.recv().unwrap()).await.unwrap();
+        loading.abort();
+        assert!(loading.await.unwrap_err().is_cancelled());
+        drop(go_on);
+        // The engine's thread drops the callback when it ends.
+        while Arc::strong_count(&shares) > 1 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(*shares.lock().unwrap(), [0.0], "nothing was loaded after the drop");
     });
 }
 
