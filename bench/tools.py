@@ -126,7 +126,7 @@ def install_peers() -> None:
         run("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", NODE_PEER, cwd=node_peers())
         stamp.write_text(NODE_PEER)
     if os.environ.get("LLAMA_CPP_PYTHON") and not has_llama_cpp_python():
-        say("compiling llama-cpp-python (many minutes)")
+        say("compiling llama-cpp-python (some minutes)")
         run(peers_python(), "-m", "pip", "install", "--disable-pip-version-check", "llama-cpp-python")
 
 

@@ -1,7 +1,9 @@
-"""What mullama changes in ggml: the functions for its attention, against the
-plainest way to do the same, and that another text than the expected one ends the
-build. That answers stay right is what the tests of the three languages say."""
+"""What mullama changes in ggml: the functions for its attention and the kernel
+for Q4_1, against the plainest way to do the same, and that another text than the
+expected one ends the build. That answers stay right is what the tests of the
+three languages say."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,98 @@ OPERATORS = """
 BUFFER = """
 static size_t ggml_backend_cpu_buffer_type_get_alignment(ggml_backend_buffer_type_t buft) {
     return TENSOR_ALIGNMENT;
+}
+"""
+MATRICES = """
+#include "sgemm.h"
+bool llamafile_sgemm() {
+    switch (Atype) {
+    default: return false;
+    }
+}
+"""
+# Instruction sets that the kernel has code for, by their names on Linux.
+AVX2 = ("avx2", "fma", "f16c")
+AVX512 = (*AVX2, "avx512f", "avx512bw")
+KERNELS = [AVX2, (*AVX2, "avx_vnni"), AVX512, (*AVX512, "avx512_vnni")]
+MULTIPLY = """
+#include "q4_1_matrix.h"
+#include <cmath>
+#include <cstdio>
+#include <random>
+#include <vector>
+
+using namespace mullama;
+
+// As ggml multiplies one row with one column.
+float product(const Weights * row, const Values * column, std::int64_t n_blocks) {
+    float lanes[8] = {}, sums = 0;
+    for (std::int64_t block = 0; block < n_blocks; ++block) {
+        const float scale = _cvtsh_ss(row[block].scale) * _cvtsh_ss(column[block].scale);
+        for (int lane = 0; lane < 8; ++lane) {
+            int four = 0;
+            for (int i = 4 * lane; i < 4 * lane + 4; ++i) {
+                const int weight = i < 16 ? row[block].nibbles[i] & 15 : row[block].nibbles[i - 16] >> 4;
+                four += weight * column[block].bytes[i];
+            }
+            lanes[lane] = std::fma(scale, float(four), lanes[lane]);
+        }
+        sums += _cvtsh_ss(row[block].least) * _cvtsh_ss(column[block].sum);
+    }
+    const float even = (lanes[4] + lanes[0]) + (lanes[6] + lanes[2]);
+    const float odd = (lanes[5] + lanes[1]) + (lanes[7] + lanes[3]);
+    return (even + odd) + sums;
+}
+
+int main() {
+    std::mt19937 random(1);
+    std::uniform_real_distribution<float> any(-1, 1);
+    for (const std::int64_t n_blocks : {1, 3, 18, 48}) {
+        for (const std::int64_t n_rows : {1, 4, 7, 32}) {
+            for (std::int64_t n_columns = 1; n_columns <= 19; ++n_columns) {
+                // Rows and columns lie a block further apart than they are long.
+                const std::int64_t stride = n_blocks + 1;
+                std::vector<Weights> weights(n_rows * stride);
+                std::vector<Values> values(n_columns * stride);
+                for (auto & block : weights) {
+                    block.scale = _cvtss_sh(any(random), 0);
+                    block.least = _cvtss_sh(any(random), 0);
+                    for (auto & byte : block.nibbles) byte = std::uint8_t(random());
+                }
+                for (auto & block : values) {
+                    block.scale = _cvtss_sh(any(random), 0);
+                    block.sum = _cvtss_sh(any(random), 0);
+                    for (auto & byte : block.bytes) byte = std::int8_t(int(random() % 255) - 127);
+                }
+                // All but the first and the last row; the results of a column
+                // are followed by one that nobody may touch.
+                const std::int64_t from = n_rows > 4 ? 1 : 0, to = n_rows > 4 ? n_rows - 1 : n_rows;
+                std::vector<float> results(n_columns * (n_rows + 1), 7);
+                multiply({weights.data(), stride, n_blocks}, from, to, values.data(), stride, n_columns,
+                         results.data(), n_rows + 1);
+                for (std::int64_t column = 0; column < n_columns; ++column) {
+                    for (std::int64_t row = 0; row <= n_rows; ++row) {
+                        float wanted = 7;
+                        if (row >= from && row < to) {
+                            wanted = product(&weights[row * stride], &values[column * stride], n_blocks);
+                        }
+                        const float got = results[column * (n_rows + 1) + row];
+                        if (got != wanted) {
+                            return std::printf("%ld blocks, row %ld of %ld, column %ld of %ld: %g, not %g\\n",
+                                               long(n_blocks), long(row), long(n_rows), long(column),
+                                               long(n_columns), got, wanted);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for (std::int64_t n_rows = 1; n_rows < 5000; ++n_rows) {
+        for (std::int64_t n_threads = 1; n_threads < 200; n_threads *= 3) {
+            const std::int64_t rows = rows_of_chunk(n_rows, n_threads);
+            if (rows < 16 || rows > 64 || rows % 4 != 0) return std::printf("%ld rows\\n", long(rows));
+        }
+    }
 }
 """
 PROGRAM = """
@@ -89,14 +183,32 @@ def test_the_functions_do_what_they_say(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, "")
 
 
-def configured(folder: Path, operators: str = OPERATORS, buffer: str = BUFFER) -> subprocess.CompletedProcess[str]:
+@pytest.mark.skipif(platform.system() != "Linux", reason="/proc/cpuinfo tells the instruction sets")
+@pytest.mark.parametrize("needs", KERNELS, ids="-".join)
+def test_the_kernel_rounds_as_ggml_does(tmp_path: Path, needs: tuple[str, ...]) -> None:
+    if not set(needs) <= set(Path("/proc/cpuinfo").read_text().split()):
+        pytest.skip("the processor lacks an instruction set")
+    (tmp_path / "main.cpp").write_text(MULTIPLY)
+    program = tmp_path / "program"
+    sets = [f"-m{name.replace('_vnni', 'vnni')}" for name in needs]
+    built = run("c++", "-std=gnu++17", "-O2", *sets, f"-I{CMAKE}", tmp_path / "main.cpp", "-o", program)
+    assert built.returncode == 0, built.stderr
+    ran = run(program)
+    assert (ran.returncode, ran.stdout) == (0, "")
+
+
+def configured(
+    folder: Path, operators: str = OPERATORS, buffer: str = BUFFER, matrices: str = MATRICES
+) -> subprocess.CompletedProcess[str]:
     """A build with these texts where llama.cpp's has the ones that differ."""
     source = folder / "ggml/src"
-    (source / "ggml-cpu").mkdir(parents=True)
+    (source / "ggml-cpu/llamafile").mkdir(parents=True)
     (source / "ggml-cpu/ops.cpp").write_text(operators)
+    (source / "ggml-cpu/llamafile/sgemm.cpp").write_text(matrices)
     (source / "ggml-backend.cpp").write_text(buffer)
     (source / "CMakeLists.txt").write_text(
-        "add_library(ggml-base STATIC ggml-backend.cpp)\nadd_library(ggml-cpu-x STATIC ggml-cpu/ops.cpp)\n"
+        "add_library(ggml-base STATIC ggml-backend.cpp)\n"
+        "add_library(ggml-cpu-x STATIC ggml-cpu/ops.cpp ggml-cpu/llamafile/sgemm.cpp)\n"
     )
     (folder / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.19)\nproject(llama.cpp CXX)\nadd_subdirectory(ggml/src)\n"
@@ -110,9 +222,11 @@ def test_copies_with_the_changes_are_compiled_instead(tmp_path: Path) -> None:
     copies = tmp_path / "build/mullama"
     operators = (copies / "ops.cpp").read_text()
     assert [operators.count(call) for call in CALLS] == [1, 1]
+    assert "case GGML_TYPE_Q4_1: {" in (copies / "sgemm.cpp").read_text()
     assert "    return 64;" in (copies / "ggml-backend.cpp").read_text()
     built = cmake("--build", tmp_path / "build", "--verbose", "--", "-k", "0").stdout
     assert "mullama/ops.cpp" in built
+    assert "mullama/sgemm.cpp" in built
     assert "mullama/ggml-backend.cpp" in built
 
 
@@ -128,3 +242,9 @@ def test_the_build_ends_where_ggml_aligns_in_another_way(tmp_path: Path) -> None
     done = configured(tmp_path, buffer=BUFFER.replace("TENSOR_ALIGNMENT", "128"))
     assert done.returncode != 0
     assert "ggml's buffer on the CPU is not the one" in done.stderr
+
+
+def test_the_build_ends_where_ggml_has_other_matrix_kernels(tmp_path: Path) -> None:
+    done = configured(tmp_path, matrices=MATRICES.replace("switch (Atype)", "switch (type)"))
+    assert done.returncode != 0
+    assert "the list of ggml's matrix kernels is not the one" in done.stderr

@@ -41,7 +41,7 @@ const WHOLE: usize = 64;
 
 /// Where only steps of one row were measured, a row of a step with many is
 /// thought to cost this part of them: it reads the weights for all. Measured:
-/// 0.10 to 0.18 with AMX, with AVX2 0.26 (Q4_0) and 0.45 (Q4_1). Too low makes
+/// 0.10 to 0.18 with AMX or AVX-512, with AVX2 0.26 (Q4_0). Too low makes
 /// one step long, which nobody is served beside; too high splits what came at
 /// once.
 const OF_LONE: f64 = 0.15;
