@@ -52,6 +52,27 @@ async def main():
 asyncio.run(main())
 """
 
+# Alone a request's rows are multiplied one by one, beside others together.
+DETERMINISTIC = """
+import asyncio, json, sys
+import mullama
+
+async def main():
+    options = {"deterministic": True, "prefix_cache_bytes": 0, "max_concurrent": 9, "context_size": 128}
+    try:
+        async with await mullama.Model.load(sys.argv[1], **options) as model:
+            async def ask(n):
+                answer = await model.generate_with(f"{n} is", max_tokens=8, temperature=0, ignore_eos=True, logprobs=1)
+                return [(place.token_id, place.logprob) for place in answer.logprobs]
+            alone = [await ask(n) for n in range(9)]
+            together = await asyncio.gather(*(ask(n) for n in range(9)))
+        print(json.dumps({"same": alone == together}))
+    except mullama.MullamaError as error:
+        print(json.dumps({"code": error.code, "message": str(error)}))
+
+asyncio.run(main())
+"""
+
 NODE = """
 import { existsSync, readFileSync } from 'node:fs'
 import { Model, backends } from 'mullama'
@@ -180,6 +201,25 @@ def test_every_variant_answers_or_is_refused(
             assert report["variant"] == variant
             answered.add(variant)
     assert {"x64", "sse42"} <= answered
+
+
+@x86
+def test_no_variant_computes_a_row_otherwise_beside_others(
+    modules: dict[str, Path], wheel_python: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    python, env = wheel_python
+    program = tmp_path / "deterministic.py"
+    program.write_text(DETERMINISTIC)
+    reports = {}
+    for variant, file in modules.items():
+        chosen = env | {"MULLAMA_BACKENDS_DIR": only(tmp_path / variant, file)}
+        done = subprocess.run([python, program, model()], capture_output=True, text=True, cwd=tmp_path, env=chosen)
+        assert done.returncode == 0, (variant, done.returncode, done.stderr)
+        report = json.loads(done.stdout)
+        if report.get("code") != "unsupported":
+            reports[variant] = report
+    assert len(reports) >= 2
+    assert [variant for variant, report in reports.items() if report != {"same": True}] == []
 
 
 @x86

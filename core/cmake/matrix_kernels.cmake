@@ -1,0 +1,66 @@
+# Weights of the types Q4_1 and Q8_0 are multiplied with many rows at a time on
+# x86.
+#
+# As it comes, ggml has no matrix kernel for Q4_1: each pair of a row and a column
+# unpacks its weights and converts its scales again. That for Q8_0 converts scales
+# again for each pair, and its vectors have 256 bits with AVX-512, too. Here a copy of
+# ggml's matrix kernels has others. They round as ggml does for one column, so a
+# result is the same bit for bit, however many columns are computed together.
+#
+# `matrix_kernels.h` has them; the place that calls them is inserted below. They
+# need AVX2, FMA, F16C and a compiler with GCC's vectors, and take rows of up to
+# 32,768 weights. All else goes ggml's way.
+
+set(MULLAMA_MATRIX_KERNELS "${CMAKE_CURRENT_LIST_DIR}/matrix_kernels.h")
+
+function(mullama_add_matrix_kernels)
+    set(file "ggml-cpu/llamafile/sgemm.cpp")
+    set(original "${CMAKE_SOURCE_DIR}/ggml/src/${file}")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${MULLAMA_MATRIX_KERNELS}")
+    file(READ "${MULLAMA_MATRIX_KERNELS}" functions)
+    file(READ "${original}" text)
+    mullama_replace_once(text "the list of ggml's matrix kernels"
+        "#include \"sgemm.h\""
+        "#include \"llamafile/sgemm.h\"")
+    # Threads take parts in turn, as in ggml's own kernels. The second barrier is
+    # for a further call, which would begin to count anew.
+    mullama_replace_once(text "the list of ggml's matrix kernels"
+        "    switch (Atype) {\n"
+        "#ifdef MULLAMA_MATRIX_KERNELS
+    static_assert(sizeof(mullama::Q4_1::Weights) == sizeof(block_q4_1));
+    static_assert(offsetof(mullama::Q4_1::Weights, least) == offsetof(block_q4_1, m));
+    static_assert(offsetof(mullama::Q4_1::Weights, nibbles) == offsetof(block_q4_1, qs));
+    static_assert(sizeof(mullama::Q4_1::Values) == sizeof(block_q8_1));
+    static_assert(offsetof(mullama::Q4_1::Values, sum) == offsetof(block_q8_1, s));
+    static_assert(offsetof(mullama::Q4_1::Values, bytes) == offsetof(block_q8_1, qs));
+    static_assert(sizeof(mullama::Q8_0::Weights) == sizeof(block_q8_0));
+    static_assert(offsetof(mullama::Q8_0::Weights, bytes) == offsetof(block_q8_0, qs));
+    const auto multiply = [&](auto format) {
+        using Format = decltype(format);
+        const mullama::Matrix<Format> matrix{ (const typename Format::Weights *)A, lda, k };
+        const mullama::Parts parts(m, n, params->nth);
+        if (params->ith == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+        }
+        ggml_barrier(params->threadpool);
+        for (int64_t part = params->ith; part < parts.n; part = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+            mullama::multiply_part(matrix, m, (const typename Format::Values *)B, ldb, n, (float *)C, ldc, parts, part);
+        }
+        ggml_barrier(params->threadpool);
+        return true;
+    };
+    if (k <= mullama::MOST_BLOCKS && Atype == GGML_TYPE_Q4_1 && Btype == GGML_TYPE_Q8_1) {
+        return multiply(mullama::Q4_1{});
+    }
+    if (k <= mullama::MOST_BLOCKS && Atype == GGML_TYPE_Q8_0 && Btype == GGML_TYPE_Q8_0) {
+        return multiply(mullama::Q8_0{});
+    }
+#endif
+
+    switch (Atype) {
+")
+    mullama_compile_copy("${file}" "${functions}\n#line 1 \"${original}\"\n${text}")
+endfunction()
+
+# When that folder's targets are there.
+cmake_language(DEFER CALL mullama_add_matrix_kernels)

@@ -1,0 +1,343 @@
+// Stands in a copy of ggml's matrix kernels: see `matrix_kernels.cmake`. Pure, and
+// without a name of ggml's, so that a test can compile it alone.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__GNUC__) && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define MULLAMA_MATRIX_KERNELS
+
+#include <immintrin.h>
+
+namespace mullama {
+
+// A vector is for 32 products of each of its columns. What eight lanes sum up
+// for one column, and in which order, is what ggml's `vec_dot` does.
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+
+constexpr int IN_VECTOR = 2;
+using Lanes = __m512;
+using Bytes = __m512i;
+
+inline Bytes all_bytes(int byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
+inline Bytes no_bytes() { return _mm512_setzero_si512(); }
+
+inline Bytes from_nibbles(const std::uint8_t * nibbles) {
+    const Bytes both = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(nibbles)));
+    return _mm512_and_si512(_mm512_srlv_epi64(both, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0)), all_bytes(15));
+}
+
+inline Bytes from_bytes(const std::int8_t * bytes) {
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes)));
+}
+
+inline Bytes from_columns(const std::int8_t * const (&columns)[IN_VECTOR]) {
+    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(columns[0]));
+    const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(columns[1]));
+    return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+}
+
+inline Bytes flip(Bytes bytes, Bytes bits) { return _mm512_xor_si512(bytes, bits); }
+
+#if defined(__AVX512VNNI__)
+#define MULLAMA_SUMS_OF_FOUR
+inline Bytes plus_sums_of_four(Bytes to, Bytes without_sign, Bytes bytes) {
+    return _mm512_dpbusd_epi32(to, without_sign, bytes);
+}
+inline Bytes minus(Bytes numbers) { return _mm512_sub_epi32(no_bytes(), numbers); }
+#else
+inline Bytes sums_of_four(Bytes without_sign, Bytes bytes) {
+    return _mm512_madd_epi16(_mm512_set1_epi16(1), _mm512_maddubs_epi16(without_sign, bytes));
+}
+inline Bytes magnitude(Bytes bytes) { return _mm512_abs_epi8(bytes); }
+inline Bytes with_signs_of(Bytes bytes, Bytes signs) {
+    return _mm512_mask_sub_epi8(bytes, _mm512_movepi8_mask(signs), no_bytes(), bytes);
+}
+#endif
+
+inline Lanes no_lanes() { return _mm512_setzero_ps(); }
+inline Lanes all_lanes(float value) { return _mm512_set1_ps(value); }
+inline Lanes from_integers(Bytes integers) { return _mm512_cvtepi32_ps(integers); }
+inline Lanes times(Lanes one, Lanes other) { return _mm512_mul_ps(one, other); }
+inline Lanes plus_product(Lanes to, Lanes one, Lanes other) { return _mm512_fmadd_ps(one, other, to); }
+
+inline Lanes for_columns(const float * values) {
+    const __m512i lanes = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m128 both = _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double *>(values)));
+    return _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(both));
+}
+
+inline __m256 of_column(Lanes lanes, int column) {
+    return column == 0 ? _mm512_castps512_ps256(lanes)
+                       : _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(lanes), 1));
+}
+
+#else
+
+constexpr int IN_VECTOR = 1;
+using Lanes = __m256;
+using Bytes = __m256i;
+
+inline Bytes all_bytes(int byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
+inline Bytes no_bytes() { return _mm256_setzero_si256(); }
+
+inline Bytes from_nibbles(const std::uint8_t * nibbles) {
+    const Bytes both = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(nibbles)));
+    return _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_set_epi64x(4, 4, 0, 0)), all_bytes(15));
+}
+
+inline Bytes from_bytes(const std::int8_t * bytes) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes));
+}
+
+inline Bytes from_columns(const std::int8_t * const (&columns)[IN_VECTOR]) { return from_bytes(columns[0]); }
+
+inline Bytes flip(Bytes bytes, Bytes bits) { return _mm256_xor_si256(bytes, bits); }
+
+#if defined(__AVXVNNI__)
+#define MULLAMA_SUMS_OF_FOUR
+inline Bytes plus_sums_of_four(Bytes to, Bytes without_sign, Bytes bytes) {
+    return _mm256_dpbusd_avx_epi32(to, without_sign, bytes);
+}
+inline Bytes minus(Bytes numbers) { return _mm256_sub_epi32(no_bytes(), numbers); }
+#else
+inline Bytes sums_of_four(Bytes without_sign, Bytes bytes) {
+    return _mm256_madd_epi16(_mm256_set1_epi16(1), _mm256_maddubs_epi16(without_sign, bytes));
+}
+inline Bytes magnitude(Bytes bytes) { return _mm256_abs_epi8(bytes); }
+inline Bytes with_signs_of(Bytes bytes, Bytes signs) { return _mm256_sign_epi8(bytes, signs); }
+#endif
+
+inline Lanes no_lanes() { return _mm256_setzero_ps(); }
+inline Lanes all_lanes(float value) { return _mm256_set1_ps(value); }
+inline Lanes from_integers(Bytes integers) { return _mm256_cvtepi32_ps(integers); }
+inline Lanes times(Lanes one, Lanes other) { return _mm256_mul_ps(one, other); }
+inline Lanes plus_product(Lanes to, Lanes one, Lanes other) { return _mm256_fmadd_ps(one, other, to); }
+inline Lanes for_columns(const float * values) { return _mm256_broadcast_ss(values); }
+inline __m256 of_column(Lanes lanes, int) { return lanes; }
+
+#endif
+
+// Rows of a tile, and vectors of its columns at most.
+constexpr int ROWS = 4;
+constexpr int MOST_VECTORS = 4;
+
+// Columns of a tile at most.
+constexpr int COLUMNS = MOST_VECTORS * IN_VECTOR;
+typedef float Sums __attribute__((vector_size(sizeof(float) * COLUMNS)));
+
+// Tiles between the one that is computed and the one whose weights are fetched:
+// rows are too short for the processor to see what comes next.
+constexpr int AHEAD = 2;
+
+// Blocks of a row at most: what lies on the stack of a thread is 64 KiB then, or
+// 32 KiB with AVX2.
+constexpr std::int64_t MOST_BLOCKS = 1024;
+
+// The formats. `Weights` is ggml's block of 32 weights, `Values` that of as many
+// values.
+
+struct Q4_1 {
+    // Each is `scale` times a nibble, plus `least`.
+    struct Weights {
+        std::uint16_t scale, least;
+        std::uint8_t nibbles[16];
+    };
+    // Each is `scale` times a byte; `sum` is that of them all.
+    struct Values {
+        std::uint16_t scale, sum;
+        std::int8_t bytes[32];
+    };
+    static constexpr bool HAS_LEAST = true;
+    static constexpr bool IS_SIGNED = false;
+    static Bytes bytes(const Weights & block) { return from_nibbles(block.nibbles); }
+};
+
+struct Q8_0 {
+    // Each is `scale` times a byte.
+    struct Weights {
+        std::uint16_t scale;
+        std::int8_t bytes[32];
+    };
+    using Values = Weights;
+    static constexpr bool HAS_LEAST = false;
+    static constexpr bool IS_SIGNED = true;
+    static Bytes bytes(const Weights & block) { return from_bytes(block.bytes); }
+};
+
+// Exact sums of products of bytes, four to a lane. One factor of the instructions
+// has no sign. Where they add to a sum, 128 is added to weights that have one,
+// and the sum begins with what is too much.
+#if defined(MULLAMA_SUMS_OF_FOUR)
+
+template <class Format> struct Factor {
+    Bytes bytes, start;
+    static Factor of(Bytes column) {
+        if constexpr (!Format::IS_SIGNED) return {column, no_bytes()};
+        return {column, minus(plus_sums_of_four(no_bytes(), all_bytes(128), column))};
+    }
+    Bytes sums(Bytes weights) const { return plus_sums_of_four(start, weights, bytes); }
+    static Bytes weights(const typename Format::Weights & block) {
+        return Format::IS_SIGNED ? flip(Format::bytes(block), all_bytes(128)) : Format::bytes(block);
+    }
+};
+
+#else
+
+template <class Format> struct Factor {
+    Bytes bytes;
+    static Factor of(Bytes column) { return {column}; }
+    Bytes sums(Bytes weights) const {
+        if constexpr (Format::IS_SIGNED) return sums_of_four(magnitude(weights), with_signs_of(bytes, weights));
+        return sums_of_four(weights, bytes);
+    }
+    static Bytes weights(const typename Format::Weights & block) { return Format::bytes(block); }
+};
+
+#endif
+
+// Scales and sums of a block of each column.
+struct Numbers {
+    float scale[COLUMNS];
+    Sums sum;
+};
+
+template <class Format> struct Matrix {
+    using Weights = typename Format::Weights;
+    using Values = typename Format::Values;
+
+    // Rows are `stride` blocks apart.
+    const Weights * first;
+    std::int64_t stride, n_blocks;
+
+    // Rows `from..to` times `n` columns, which are `columns_stride` blocks apart.
+    // What row `i` gives for column `j` goes to `out[j * out_stride + i]`.
+    void multiply(std::int64_t from, std::int64_t to, const Values * columns, std::int64_t columns_stride,
+                  std::int64_t n, float * out, std::int64_t out_stride) const {
+        for (std::int64_t c = 0; c < n; c += COLUMNS) {
+            const int left = n - c < COLUMNS ? static_cast<int>(n - c) : COLUMNS;
+            const Values * some = columns + c * columns_stride;
+            float * results = out + c * out_stride;
+            switch ((left + IN_VECTOR - 1) / IN_VECTOR) {
+                case 1: some_columns<1>(from, to, some, columns_stride, left, results, out_stride); break;
+                case 2: some_columns<2>(from, to, some, columns_stride, left, results, out_stride); break;
+                case 3: some_columns<3>(from, to, some, columns_stride, left, results, out_stride); break;
+                default: some_columns<MOST_VECTORS>(from, to, some, columns_stride, left, results, out_stride); break;
+            }
+        }
+    }
+
+  private:
+    // The columns of so many vectors, of which `n` are wanted. A row or a column
+    // that is not there is computed as another one.
+    template <int VECTORS>
+    void some_columns(std::int64_t from, std::int64_t to, const Values * values, std::int64_t columns_stride, int n,
+                      float * out, std::int64_t out_stride) const {
+        const Values * columns[COLUMNS];
+        Numbers numbers[MOST_BLOCKS];
+        for (std::int64_t block = 0; block < n_blocks; ++block) numbers[block] = Numbers{};
+        for (int c = 0; c < VECTORS * IN_VECTOR; ++c) {
+            columns[c] = values + (c < n ? c : n - 1) * columns_stride;
+            for (std::int64_t block = 0; block < n_blocks; ++block) {
+                numbers[block].scale[c] = _cvtsh_ss(columns[c][block].scale);
+                if constexpr (Format::HAS_LEAST) numbers[block].sum[c] = _cvtsh_ss(columns[c][block].sum);
+            }
+        }
+        for (std::int64_t row = from; row < to; row += ROWS) {
+            const int n_rows = to - row < ROWS ? static_cast<int>(to - row) : ROWS;
+            const Weights * rows[ROWS];
+            for (int r = 0; r < ROWS; ++r) rows[r] = first + (row + (r < n_rows ? r : n_rows - 1)) * stride;
+            __m128 results[VECTORS * IN_VECTOR];
+            tile<VECTORS>(rows, columns, numbers, results);
+            for (int c = 0; c < n; ++c) {
+                float four[ROWS];
+                _mm_storeu_ps(four, results[c]);
+                std::copy_n(four, n_rows, out + c * out_stride + row);
+            }
+        }
+    }
+
+    template <int VECTORS>
+    void tile(const Weights * const (&rows)[ROWS], const Values * const (&columns)[COLUMNS], const Numbers * numbers,
+              __m128 (&out)[VECTORS * IN_VECTOR]) const {
+        Lanes lanes[ROWS][VECTORS];
+        Sums sums[ROWS] = {};
+        for (auto & row : lanes) {
+            for (auto & vector : row) vector = no_lanes();
+        }
+        for (std::int64_t block = 0; block < n_blocks; ++block) {
+            Factor<Format> factors[VECTORS];
+            Lanes column_scales[VECTORS];
+            for (int v = 0; v < VECTORS; ++v) {
+                const std::int8_t * bytes[IN_VECTOR];
+                for (int c = 0; c < IN_VECTOR; ++c) bytes[c] = columns[v * IN_VECTOR + c][block].bytes;
+                factors[v] = Factor<Format>::of(from_columns(bytes));
+                column_scales[v] = for_columns(numbers[block].scale + v * IN_VECTOR);
+            }
+            const auto * later = reinterpret_cast<const char *>(rows[0] + AHEAD * ROWS * stride + block * ROWS);
+            for (std::size_t byte = 0; byte < ROWS * sizeof(Weights); byte += 64) __builtin_prefetch(later + byte);
+            for (int r = 0; r < ROWS; ++r) {
+                const Weights & row = rows[r][block];
+                const Bytes weights = Factor<Format>::weights(row);
+                const Lanes scale = all_lanes(_cvtsh_ss(row.scale));
+                // One expression, as in ggml's function: the compiler fuses both or
+                // none, if C and C++ are compiled with the same options for that.
+                if constexpr (Format::HAS_LEAST) sums[r] += _cvtsh_ss(row.least) * numbers[block].sum;
+                for (int v = 0; v < VECTORS; ++v) {
+                    const Lanes products = from_integers(factors[v].sums(weights));
+                    lanes[r][v] = plus_product(lanes[r][v], times(scale, column_scales[v]), products);
+                }
+            }
+        }
+        for (int c = 0; c < VECTORS * IN_VECTOR; ++c) {
+            __m128 quarters[ROWS];
+            for (int r = 0; r < ROWS; ++r) {
+                const __m256 eight = of_column(lanes[r][c / IN_VECTOR], c % IN_VECTOR);
+                quarters[r] = _mm_add_ps(_mm256_extractf128_ps(eight, 1), _mm256_castps256_ps128(eight));
+            }
+            _MM_TRANSPOSE4_PS(quarters[0], quarters[1], quarters[2], quarters[3]);
+            const __m128 even = _mm_add_ps(quarters[0], quarters[2]), odd = _mm_add_ps(quarters[1], quarters[3]);
+            out[c] = _mm_add_ps(even, odd);
+            if constexpr (Format::HAS_LEAST) {
+                out[c] = _mm_add_ps(out[c], _mm_set_ps(sums[3][c], sums[2][c], sums[1][c], sums[0][c]));
+            }
+        }
+    }
+};
+
+// The parts of a product that threads take in turn: rows, and columns too where
+// there are too few rows for some parts for each thread. A part has so many rows
+// that the numbers of its columns are converted for some tiles.
+struct Parts {
+    std::int64_t rows, columns, n_by_rows, n;
+
+    Parts(std::int64_t n_rows, std::int64_t n_columns, std::int64_t n_threads) {
+        const std::int64_t wanted = 4 * n_threads;
+        rows = std::clamp<std::int64_t>(n_rows / wanted / ROWS * ROWS, 4 * ROWS, 16 * ROWS);
+        n_by_rows = parts(n_rows, rows);
+        const std::int64_t tiles = parts(n_columns, COLUMNS);
+        columns = parts(tiles, std::min(tiles, parts(wanted, n_by_rows))) * COLUMNS;
+        n = n_by_rows * parts(n_columns, columns);
+    }
+
+    std::int64_t first_row(std::int64_t part) const { return part % n_by_rows * rows; }
+    std::int64_t first_column(std::int64_t part) const { return part / n_by_rows * columns; }
+
+  private:
+    static std::int64_t parts(std::int64_t all, std::int64_t of) { return (all + of - 1) / of; }
+};
+
+// One part of the matrix times `n` columns.
+template <class Format>
+inline void multiply_part(const Matrix<Format> & matrix, std::int64_t n_rows, const typename Format::Values * columns,
+                          std::int64_t columns_stride, std::int64_t n_columns, float * out, std::int64_t out_stride,
+                          const Parts & parts, std::int64_t part) {
+    const std::int64_t row = parts.first_row(part), column = parts.first_column(part);
+    matrix.multiply(row, std::min(row + parts.rows, n_rows), columns + column * columns_stride, columns_stride,
+                    std::min(parts.columns, n_columns - column), out + column * out_stride, out_stride);
+}
+
+} // namespace mullama
+
+#endif
