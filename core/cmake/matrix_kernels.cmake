@@ -1,11 +1,11 @@
-# Weights of the types Q4_1 and Q8_0 are multiplied with many rows at a time on
-# x86.
+# Weights of the types Q4_1 and Q8_0 are multiplied in tiles on x86.
 #
-# As it comes, ggml has no matrix kernel for Q4_1: each pair of a row and a column
-# unpacks its weights and converts its scales again. That for Q8_0 converts scales
-# again for each pair, and its vectors have 256 bits with AVX-512, too. Here a copy of
-# ggml's matrix kernels has others. They round as ggml does for one column, so a
-# result is the same bit for bit, however many columns are computed together.
+# As it comes, ggml multiplies Q4_1 pair by pair of a row and a column: it unpacks
+# the weights and converts the scales for each pair again. Its kernel for Q8_0
+# converts scales for each pair again, and its vectors have 256 bits with AVX-512,
+# too. Both wait for memory at each row. Here a copy of ggml's matrix kernels has
+# others. A column's sums are rounded as ggml rounds them for one column, so they
+# are the same bit for bit, however many columns are computed together.
 #
 # `matrix_kernels.h` has them; the place that calls them is inserted below. They
 # need AVX2, FMA, F16C and a compiler with GCC's vectors, and take rows of up to
@@ -25,7 +25,7 @@ function(mullama_add_matrix_kernels)
     # Threads take parts in turn, as in ggml's own kernels. The second barrier is
     # for a further call, which would begin to count anew.
     mullama_replace_once(text "the list of ggml's matrix kernels"
-        "    switch (Atype) {\n"
+        "    // only enable sgemm for prompt processing\n"
         "#ifdef MULLAMA_MATRIX_KERNELS
     static_assert(sizeof(mullama::Q4_1::Weights) == sizeof(block_q4_1));
     static_assert(offsetof(mullama::Q4_1::Weights, least) == offsetof(block_q4_1, m));
@@ -49,15 +49,17 @@ function(mullama_add_matrix_kernels)
         ggml_barrier(params->threadpool);
         return true;
     };
-    if (k <= mullama::MOST_BLOCKS && Atype == GGML_TYPE_Q4_1 && Btype == GGML_TYPE_Q8_1) {
-        return multiply(mullama::Q4_1{});
-    }
-    if (k <= mullama::MOST_BLOCKS && Atype == GGML_TYPE_Q8_0 && Btype == GGML_TYPE_Q8_0) {
-        return multiply(mullama::Q8_0{});
+    if (k <= mullama::MOST_BLOCKS && Ctype == GGML_TYPE_F32) {
+        if (Atype == GGML_TYPE_Q4_1 && Btype == GGML_TYPE_Q8_1) {
+            return multiply(mullama::Q4_1{});
+        }
+        if (Atype == GGML_TYPE_Q8_0 && Btype == GGML_TYPE_Q8_0) {
+            return multiply(mullama::Q8_0{});
+        }
     }
 #endif
 
-    switch (Atype) {
+    // only enable sgemm for prompt processing
 ")
     mullama_compile_copy("${file}" "${functions}\n#line 1 \"${original}\"\n${text}")
 endfunction()
