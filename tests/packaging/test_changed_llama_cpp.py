@@ -109,8 +109,8 @@ template <class Format> bool is_right(const char * name, long n_blocks, long n_r
             const float wanted = product(&weights[row * stride], &values[column * stride], n_blocks);
             const float got = results[column * out_stride + row];
             if (got != wanted) {
-                std::printf("%s, %ld blocks, %ld threads, row %ld of %ld, column %ld of %ld: %g, not %g\\n", name, n_blocks,
-                            n_threads, row, n_rows, column, n_columns, got, wanted);
+                std::printf("%s, %ld blocks, %ld threads, row %ld of %ld, column %ld of %ld: %g, not %g\\n", name,
+                            n_blocks, n_threads, row, n_rows, column, n_columns, got, wanted);
                 return false;
             }
         }
@@ -149,7 +149,7 @@ int main() {
                 if (places != n_rows * n_columns) return std::printf("%ld places\\n", places);
                 const long tiles = (n_rows + 15) / 16 * ((n_columns + 7) / 8);
                 if (parts.n < std::min(n_threads, tiles / 2)) {
-                    return std::printf("%ld x %ld: %ld parts, %ld threads\\n", n_rows, n_columns, long(parts.n), n_threads);
+                    return std::printf("%ld x %ld: %ld parts\\n", n_rows, n_columns, long(parts.n));
                 }
             }
         }
