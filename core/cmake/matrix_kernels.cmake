@@ -1,11 +1,11 @@
 # Weights of the types Q4_1 and Q8_0 are multiplied in tiles on x86.
 #
 # As it comes, ggml multiplies Q4_1 pair by pair of a row and a column: it unpacks
-# the weights and converts the scales for each pair again. Its kernel for Q8_0
-# converts scales for each pair again, and its vectors have 256 bits with AVX-512,
-# too. Both wait for memory at each row. Here a copy of ggml's matrix kernels has
-# others. A column's sums are rounded as ggml rounds them for one column, so they
-# are the same bit for bit, however many columns are computed together.
+# the weights and converts the scales for each pair again. Its vectors for Q8_0
+# have 256 bits with AVX-512, too. Both wait for memory at each row. Here a copy of ggml's matrix kernels has
+# others. A column's sums are the same bit for bit, however many columns are
+# computed together. (ggml's for one column are, too, where the compiler fuses its
+# multiplication and addition, as GCC does.)
 #
 # `matrix_kernels.h` has them; the place that calls them is inserted below. They
 # need AVX2, FMA, F16C and a compiler with GCC's vectors, and take rows of up to
@@ -38,18 +38,25 @@ function(mullama_add_matrix_kernels)
     const auto multiply = [&](auto format) {
         using Format = decltype(format);
         const mullama::Matrix<Format> matrix{ (const typename Format::Weights *)A, lda, k };
+        const auto * columns = (const typename Format::Values *)B;
+        if (n == 1) {
+            const int64_t from = mullama::first_row_of(params->ith, params->nth, m);
+            const int64_t to = mullama::first_row_of(params->ith + 1, params->nth, m);
+            matrix.multiply(from, to, columns, ldb, n, (float *)C, ldc);
+            return true;
+        }
         const mullama::Parts parts(m, n, params->nth);
         if (params->ith == 0) {
             ggml_threadpool_chunk_set(params->threadpool, params->nth);
         }
         ggml_barrier(params->threadpool);
         for (int64_t part = params->ith; part < parts.n; part = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-            mullama::multiply_part(matrix, m, (const typename Format::Values *)B, ldb, n, (float *)C, ldc, parts, part);
+            mullama::multiply_part(matrix, m, columns, ldb, n, (float *)C, ldc, parts, part);
         }
         ggml_barrier(params->threadpool);
         return true;
     };
-    if (k <= mullama::MOST_BLOCKS && Ctype == GGML_TYPE_F32) {
+    if (m > 0 && n > 0 && k <= mullama::MOST_BLOCKS && Ctype == GGML_TYPE_F32) {
         if (Atype == GGML_TYPE_Q4_1 && Btype == GGML_TYPE_Q8_1) {
             return multiply(mullama::Q4_1{});
         }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #if defined(__GNUC__) && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define MULLAMA_MATRIX_KERNELS
@@ -62,9 +63,14 @@ inline Lanes from_integers(Bytes integers) { return _mm512_cvtepi32_ps(integers)
 inline Lanes times(Lanes one, Lanes other) { return _mm512_mul_ps(one, other); }
 inline Lanes plus_product(Lanes to, Lanes one, Lanes other) { return _mm512_fmadd_ps(one, other, to); }
 
+// Of all columns of a tile.
+using Sums = __m256;
+inline Sums no_sums() { return _mm256_setzero_ps(); }
+inline Sums plus_multiple(Sums to, float factor, Sums of) { return _mm256_fmadd_ps(_mm256_set1_ps(factor), of, to); }
+
 inline Lanes for_columns(const float * values) {
     const __m512i lanes = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-    const __m128 both = _mm_castpd_ps(_mm_load_sd(reinterpret_cast<const double *>(values)));
+    const __m128 both = _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(values)));
     return _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(both));
 }
 
@@ -114,6 +120,12 @@ inline Lanes all_lanes(float value) { return _mm256_set1_ps(value); }
 inline Lanes from_integers(Bytes integers) { return _mm256_cvtepi32_ps(integers); }
 inline Lanes times(Lanes one, Lanes other) { return _mm256_mul_ps(one, other); }
 inline Lanes plus_product(Lanes to, Lanes one, Lanes other) { return _mm256_fmadd_ps(one, other, to); }
+
+// Of all columns of a tile.
+using Sums = __m128;
+inline Sums no_sums() { return _mm_setzero_ps(); }
+inline Sums plus_multiple(Sums to, float factor, Sums of) { return _mm_fmadd_ps(_mm_set1_ps(factor), of, to); }
+
 inline Lanes for_columns(const float * values) { return _mm256_broadcast_ss(values); }
 inline __m256 of_column(Lanes lanes, int) { return lanes; }
 
@@ -125,7 +137,7 @@ constexpr int MOST_VECTORS = 4;
 
 // Columns of a tile at most.
 constexpr int COLUMNS = MOST_VECTORS * IN_VECTOR;
-typedef float Sums __attribute__((vector_size(sizeof(float) * COLUMNS)));
+static_assert(sizeof(Sums) == COLUMNS * sizeof(float));
 
 // Tiles between the one that is computed and the one whose weights are fetched:
 // rows are too short for the processor to see what comes next.
@@ -199,8 +211,7 @@ template <class Format> struct Factor {
 
 // Scales and sums of a block of each column.
 struct Numbers {
-    float scale[COLUMNS];
-    Sums sum;
+    alignas(Sums) float scale[COLUMNS], sum[COLUMNS];
 };
 
 template <class Format> struct Matrix {
@@ -232,11 +243,14 @@ template <class Format> struct Matrix {
     // The columns of so many vectors, of which `n` are wanted. A row or a column
     // that is not there is computed as another one.
     template <int VECTORS>
-    void some_columns(std::int64_t from, std::int64_t to, const Values * values, std::int64_t columns_stride, int n,
+    __attribute__((noinline)) void some_columns(std::int64_t from, std::int64_t to, const Values * values, std::int64_t columns_stride, int n,
                       float * out, std::int64_t out_stride) const {
         const Values * columns[COLUMNS];
         Numbers numbers[MOST_BLOCKS];
-        for (std::int64_t block = 0; block < n_blocks; ++block) numbers[block] = Numbers{};
+        // All sums of a block are multiplied, whatever there is of columns.
+        for (std::int64_t block = 0; Format::HAS_LEAST && block < n_blocks; ++block) {
+            std::fill_n(numbers[block].sum, COLUMNS, 0.0f);
+        }
         for (int c = 0; c < VECTORS * IN_VECTOR; ++c) {
             columns[c] = values + (c < n ? c : n - 1) * columns_stride;
             for (std::int64_t block = 0; block < n_blocks; ++block) {
@@ -262,9 +276,10 @@ template <class Format> struct Matrix {
     void tile(const Weights * const (&rows)[ROWS], const Values * const (&columns)[COLUMNS], const Numbers * numbers,
               __m128 (&out)[VECTORS * IN_VECTOR]) const {
         Lanes lanes[ROWS][VECTORS];
-        Sums sums[ROWS] = {};
-        for (auto & row : lanes) {
-            for (auto & vector : row) vector = no_lanes();
+        Sums sums[ROWS];
+        for (int r = 0; r < ROWS; ++r) {
+            sums[r] = no_sums();
+            for (auto & vector : lanes[r]) vector = no_lanes();
         }
         for (std::int64_t block = 0; block < n_blocks; ++block) {
             Factor<Format> factors[VECTORS];
@@ -275,15 +290,16 @@ template <class Format> struct Matrix {
                 factors[v] = Factor<Format>::of(from_columns(bytes));
                 column_scales[v] = for_columns(numbers[block].scale + v * IN_VECTOR);
             }
-            const auto * later = reinterpret_cast<const char *>(rows[0] + AHEAD * ROWS * stride + block * ROWS);
-            for (std::size_t byte = 0; byte < ROWS * sizeof(Weights); byte += 64) __builtin_prefetch(later + byte);
+            Sums sums_of_columns;
+            if constexpr (Format::HAS_LEAST) std::memcpy(&sums_of_columns, numbers[block].sum, sizeof(Sums));
             for (int r = 0; r < ROWS; ++r) {
                 const Weights & row = rows[r][block];
+                __builtin_prefetch(&row + AHEAD * ROWS * stride);
                 const Bytes weights = Factor<Format>::weights(row);
                 const Lanes scale = all_lanes(_cvtsh_ss(row.scale));
-                // One expression, as in ggml's function: the compiler fuses both or
-                // none, if C and C++ are compiled with the same options for that.
-                if constexpr (Format::HAS_LEAST) sums[r] += _cvtsh_ss(row.least) * numbers[block].sum;
+                if constexpr (Format::HAS_LEAST) {
+                    sums[r] = plus_multiple(sums[r], _cvtsh_ss(row.least), sums_of_columns);
+                }
                 for (int v = 0; v < VECTORS; ++v) {
                     const Lanes products = from_integers(factors[v].sums(weights));
                     lanes[r][v] = plus_product(lanes[r][v], times(scale, column_scales[v]), products);
@@ -327,6 +343,13 @@ struct Parts {
   private:
     static std::int64_t parts(std::int64_t all, std::int64_t of) { return (all + of - 1) / of; }
 };
+
+// Where the rows of a thread begin when each has its own, for one column: a turn
+// would cost more than threads that are not equally fast.
+inline std::int64_t first_row_of(std::int64_t thread, std::int64_t n_threads, std::int64_t n_rows) {
+    const std::int64_t n_tiles = (n_rows + ROWS - 1) / ROWS;
+    return std::min(n_tiles * thread / n_threads * ROWS, n_rows);
+}
 
 // One part of the matrix times `n` columns.
 template <class Format>
