@@ -39,7 +39,7 @@ function(mullama_add_matrix_kernels)
         using Format = decltype(format);
         const mullama::Matrix<Format> matrix{ (const typename Format::Weights *)A, lda, k };
         const auto * columns = (const typename Format::Values *)B;
-        if (n == 1) {
+        if (mullama::is_short(m, n, k, params->nth)) {
             const int64_t from = mullama::first_row_of(params->ith, params->nth, m);
             const int64_t to = mullama::first_row_of(params->ith + 1, params->nth, m);
             matrix.multiply(from, to, columns, ldb, n, (float *)C, ldc);
