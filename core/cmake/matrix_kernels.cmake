@@ -2,14 +2,15 @@
 #
 # As it comes, ggml multiplies Q4_1 pair by pair of a row and a column: it unpacks
 # the weights and converts the scales for each pair again. Its vectors for Q8_0
-# have 256 bits with AVX-512, too. Both wait for memory at each row. Here a copy of ggml's matrix kernels has
-# others. A column's sums are the same bit for bit, however many columns are
-# computed together. (ggml's for one column are, too, where the compiler fuses its
-# multiplication and addition, as GCC does.)
+# have 256 bits with AVX-512, too. Both wait for memory at each row. Here a copy of
+# ggml's matrix kernels has others. A column's sums are the same bit for bit, however
+# many columns are computed together. (ggml's for one column are, too, where the
+# compiler fuses its multiplication and addition, as GCC does.)
 #
 # `matrix_kernels.h` has them; the place that calls them is inserted below. They
 # need AVX2, FMA, F16C and a compiler with GCC's vectors, and take rows of up to
-# 32,768 weights. All else goes ggml's way.
+# 32,768 weights. All else goes ggml's way; where there is AVX without AVX2, that is
+# the one for single columns, whose sums ggml's kernels there don't have.
 
 set(MULLAMA_MATRIX_KERNELS "${CMAKE_CURRENT_LIST_DIR}/matrix_kernels.h")
 
@@ -63,6 +64,11 @@ function(mullama_add_matrix_kernels)
         if (Atype == GGML_TYPE_Q8_0 && Btype == GGML_TYPE_Q8_0) {
             return multiply(mullama::Q8_0{});
         }
+    }
+#elif defined(__AVX__) && !defined(__AVX2__)
+    // Here ggml sums what it multiplies in another order than for one column.
+    if (Atype != GGML_TYPE_F32 && Atype != GGML_TYPE_F16 && Atype != GGML_TYPE_BF16) {
+        return false;
     }
 #endif
 

@@ -243,8 +243,9 @@ template <class Format> struct Matrix {
     // The columns of so many vectors, of which `n` are wanted. A row or a column
     // that is not there is computed as another one.
     template <int VECTORS>
-    __attribute__((noinline)) void some_columns(std::int64_t from, std::int64_t to, const Values * values, std::int64_t columns_stride, int n,
-                      float * out, std::int64_t out_stride) const {
+    __attribute__((noinline)) void some_columns(std::int64_t from, std::int64_t to, const Values * values,
+                                                std::int64_t columns_stride, int n, float * out,
+                                                std::int64_t out_stride) const {
         const Values * columns[COLUMNS];
         Numbers numbers[MOST_BLOCKS];
         // All sums of a block are multiplied, whatever there is of columns.
