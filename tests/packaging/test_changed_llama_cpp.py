@@ -297,7 +297,7 @@ def test_the_build_ends_where_ggml_aligns_in_another_way(tmp_path: Path) -> None
     assert "ggml's buffer on the CPU is not the one" in done.stderr
 
 
-@pytest.mark.parametrize("place", ["only enable sgemm", "\"sgemm.h\""])
+@pytest.mark.parametrize("place", ["only enable sgemm", '"sgemm.h"'])
 def test_the_build_ends_where_ggml_has_other_matrix_kernels(tmp_path: Path, place: str) -> None:
     done = configured(tmp_path, matrices=MATRICES.replace(place, "other"))
     assert done.returncode != 0
