@@ -74,6 +74,7 @@ class Rounds:
                     "at_once": at_once,
                     "context": context,
                     "rate": rate,
+                    "prompt_lookup": workloads != ["plain"],
                     "peer": str(tools.node_peers() / NODE_PEER_FILE),
                     "mullama": str(packages.node_package()),
                 }
@@ -164,6 +165,9 @@ class Rounds:
             yield from self.compare(
                 [*self.speeds(workload, count, rows.OURS), tool], self.speeds(workload, count, peers)
             )
+            if count == 1:
+                tool = self.tool("plain", count, self.settings.threads)
+                yield from self.compare([*self.speeds("plain", count, rows.OURS), tool], [])
 
     def shared(self) -> Iterator[Line]:
         systems = (rows.PYTHON, rows.XLLAMA)

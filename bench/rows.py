@@ -62,6 +62,15 @@ ROWS: tuple[Row, ...] = (
         True,
         (Goal("0.98 of llama-bench", 0.98, (LLAMA_BENCH,)),),
     ),
+    Row(
+        "plain",
+        SPEED,
+        "1 request, without prompt lookup",
+        "The same with prompt lookup off: a token a step, as of a text in which nothing repeats.",
+        "tok/s",
+        True,
+        (Goal("0.98 of llama-bench", 0.98, (LLAMA_BENCH,)),),
+    ),
     speed_row(16, 64),
     speed_row(32, 32),
     Row(

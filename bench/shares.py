@@ -94,7 +94,7 @@ def write_job(path: Path, chosen: Settings, at_once: int) -> None:
     if not texts.exists():
         raise SystemExit("no texts: run the benchmark once (make bench-quick)")
     job = {"model": chosen.model, "threads": chosen.threads, "texts": str(texts), "context": SHORT_CONTEXT}
-    job["mullama"] = str(ROOT / "bindings/node/index.mjs")
+    job |= {"mullama": str(ROOT / "bindings/node/index.mjs"), "prompt_lookup": True}
     path.write_text(json.dumps(job | {"workloads": [f"at_once-{at_once}"], "at_once": at_once}))
 
 

@@ -152,7 +152,7 @@ export async function main(load) {
     const [name, count] = workload.split('-')
     // Beside a busy core some systems are too slow for more.
     const tokens = name === 'at_once' && count <= 16 ? TOKENS : FEWER_TOKENS
-    if (name === 'single') say(workload, await single(host, texts, 3))
+    if (name === 'single' || name === 'plain') say(workload, await single(host, texts, 3))
     else if (name === 'busy_single') say(workload, await single(host, texts, 1))
     else if (name === 'at_once' || name === 'busy') say(workload, await atOnce(host, texts, Number(count), tokens))
     else if (name === 'gap') say(workload, await gap(host, texts))

@@ -204,9 +204,9 @@ async def run(load: Load, job: dict[str, Any], texts: dict[str, Any]) -> None:
         await ask(host, Request("warm up", 8))
     for workload in job["workloads"]:
         name, _, count = workload.partition("-")
-        if name in ("single", "busy_single"):
+        if name in ("single", "plain", "busy_single"):
             # Beside a busy core some systems are too slow for three.
-            say(workload, await single(host, texts, 3 if name == "single" else 1))
+            say(workload, await single(host, texts, 1 if name == "busy_single" else 3))
         elif name in ("at_once", "busy"):
             say(workload, await at_once(host, texts, int(count), tokens_each(name, int(count))))
         elif name == "shared":

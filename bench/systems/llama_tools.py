@@ -28,7 +28,7 @@ def single(run: Run, model: str, threads: int, prompt_tokens: int, count: int, w
         raise ValueError(f"llama-bench runs one request, not {count}")
     command = (
         tool("llama-bench"), "-m", model, "-t", threads, "-p", 0, "-n", 0, "-pg", f"{prompt_tokens},{TOKENS}",
-        "-r", 3 if workload == "single" else 1, "-o", "jsonl",
+        "-r", 1 if workload == "busy_single" else 3, "-o", "jsonl",
     )  # fmt: skip
     for row in objects(run([str(part) for part in command])):
         seconds = statistics.median(row["samples_ns"]) / 1e9

@@ -13,6 +13,7 @@ await main(async (job) => {
     maxConcurrent: job.at_once,
     contextSize: job.context,
     threads: job.threads,
+    promptLookup: job.prompt_lookup,
     timeoutMs: 0,
   })
   return {

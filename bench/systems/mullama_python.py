@@ -28,6 +28,7 @@ async def load(job: dict[str, Any]) -> host.Host:
         max_concurrent=job["at_once"],
         context_size=job["context"],
         threads=job["threads"],
+        prompt_lookup=job["prompt_lookup"],
         timeout_ms=0,
     )
     return Mullama(model)

@@ -1,24 +1,29 @@
-# Weights of the types Q4_1 and Q8_0 are multiplied in tiles on x86.
+# Weights of the types Q4_1, Q5_0, Q5_1 and Q8_0 are multiplied in tiles on x86.
 #
-# As it comes, ggml multiplies Q4_1 pair by pair of a row and a column: it unpacks
-# the weights and converts the scales for each pair again. Its vectors for Q8_0
-# have 256 bits with AVX-512, too. Both wait for memory at each row. Here a copy of
-# ggml's matrix kernels has others. A column's sums are the same bit for bit, however
-# many columns are computed together. (ggml's for one column are, too, where the
-# compiler fuses its multiplication and addition, as GCC does.)
+# As it comes, ggml multiplies Q4_1 and Q5_1 pair by pair of a row and a column: it
+# unpacks the weights and converts the scales for each pair again. Its vectors for
+# Q5_0 and Q8_0 have 256 bits with AVX-512, too. All wait for memory at each row.
+# Here a copy of ggml's matrix kernels has others. A column's sums are the same bit
+# for bit, however many columns are computed together. (ggml's for one column are,
+# too, where the compiler fuses its multiplication and addition, as GCC does.)
 #
-# `matrix_kernels.h` has them; the place that calls them is inserted below. They
-# need AVX2, FMA, F16C and a compiler with GCC's vectors, and take rows of up to
-# 32,768 weights. All else goes ggml's way; where there is AVX without AVX2, that is
-# the one for single columns, whose sums ggml's kernels there don't have.
+# `matrix_kernels.h` has them, `matrix_vectors.h` what they are made of; the place
+# that calls them is inserted below. They need AVX2, FMA, F16C and a compiler with
+# GCC's vectors, and take rows of up to 32,768 weights. All else goes ggml's way;
+# where there is AVX without AVX2, that is the one for single columns, whose sums
+# ggml's kernels there don't have.
 
 set(MULLAMA_MATRIX_KERNELS "${CMAKE_CURRENT_LIST_DIR}/matrix_kernels.h")
+set(MULLAMA_MATRIX_VECTORS "${CMAKE_CURRENT_LIST_DIR}/matrix_vectors.h")
 
 function(mullama_add_matrix_kernels)
     set(file "ggml-cpu/llamafile/sgemm.cpp")
     set(original "${CMAKE_SOURCE_DIR}/ggml/src/${file}")
-    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${MULLAMA_MATRIX_KERNELS}")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+        "${MULLAMA_MATRIX_KERNELS}" "${MULLAMA_MATRIX_VECTORS}")
+    file(READ "${MULLAMA_MATRIX_VECTORS}" vectors)
     file(READ "${MULLAMA_MATRIX_KERNELS}" functions)
+    mullama_replace_once(functions "the header of the matrix kernels" "#include \"matrix_vectors.h\"\n" "${vectors}")
     file(READ "${original}" text)
     mullama_replace_once(text "the list of ggml's matrix kernels"
         "#include \"sgemm.h\""
@@ -36,6 +41,13 @@ function(mullama_add_matrix_kernels)
     static_assert(offsetof(mullama::Q4_1::Values, bytes) == offsetof(block_q8_1, qs));
     static_assert(sizeof(mullama::Q8_0::Weights) == sizeof(block_q8_0));
     static_assert(offsetof(mullama::Q8_0::Weights, bytes) == offsetof(block_q8_0, qs));
+    static_assert(sizeof(mullama::Q5_0::Weights) == sizeof(block_q5_0));
+    static_assert(offsetof(mullama::Q5_0::Weights, bits) == offsetof(block_q5_0, qh));
+    static_assert(offsetof(mullama::Q5_0::Weights, nibbles) == offsetof(block_q5_0, qs));
+    static_assert(sizeof(mullama::Q5_1::Weights) == sizeof(block_q5_1));
+    static_assert(offsetof(mullama::Q5_1::Weights, least) == offsetof(block_q5_1, m));
+    static_assert(offsetof(mullama::Q5_1::Weights, bits) == offsetof(block_q5_1, qh));
+    static_assert(offsetof(mullama::Q5_1::Weights, nibbles) == offsetof(block_q5_1, qs));
     const auto multiply = [&](auto format) {
         using Format = decltype(format);
         const mullama::Matrix<Format> matrix{ (const typename Format::Weights *)A, lda, k };
@@ -60,6 +72,12 @@ function(mullama_add_matrix_kernels)
     if (m > 0 && n > 0 && k <= mullama::MOST_BLOCKS && Ctype == GGML_TYPE_F32) {
         if (Atype == GGML_TYPE_Q4_1 && Btype == GGML_TYPE_Q8_1) {
             return multiply(mullama::Q4_1{});
+        }
+        if (Atype == GGML_TYPE_Q5_1 && Btype == GGML_TYPE_Q8_1) {
+            return multiply(mullama::Q5_1{});
+        }
+        if (Atype == GGML_TYPE_Q5_0 && Btype == GGML_TYPE_Q8_0) {
+            return multiply(mullama::Q5_0{});
         }
         if (Atype == GGML_TYPE_Q8_0 && Btype == GGML_TYPE_Q8_0) {
             return multiply(mullama::Q8_0{});

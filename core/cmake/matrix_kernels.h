@@ -1,135 +1,16 @@
 // Stands in a copy of ggml's matrix kernels: see `matrix_kernels.cmake`. Pure, and
 // without a name of ggml's, so that a test can compile it alone.
 
+#include "matrix_vectors.h"
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
-#if defined(__GNUC__) && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#define MULLAMA_MATRIX_KERNELS
-
-#include <immintrin.h>
+#if defined(MULLAMA_MATRIX_KERNELS)
 
 namespace mullama {
-
-// A vector is for 32 products of each of its columns. What eight lanes sum up
-// for one column, and in which order, is what ggml's `vec_dot` does.
-#if defined(__AVX512F__) && defined(__AVX512BW__)
-
-constexpr int IN_VECTOR = 2;
-using Lanes = __m512;
-using Bytes = __m512i;
-
-inline Bytes all_bytes(int byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
-inline Bytes no_bytes() { return _mm512_setzero_si512(); }
-
-inline Bytes from_nibbles(const std::uint8_t * nibbles) {
-    const Bytes both = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(nibbles)));
-    return _mm512_and_si512(_mm512_srlv_epi64(both, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0)), all_bytes(15));
-}
-
-inline Bytes from_bytes(const std::int8_t * bytes) {
-    return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes)));
-}
-
-inline Bytes from_columns(const std::int8_t * const (&columns)[IN_VECTOR]) {
-    const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(columns[0]));
-    const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(columns[1]));
-    return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
-}
-
-inline Bytes flip(Bytes bytes, Bytes bits) { return _mm512_xor_si512(bytes, bits); }
-
-#if defined(__AVX512VNNI__)
-#define MULLAMA_SUMS_OF_FOUR
-inline Bytes plus_sums_of_four(Bytes to, Bytes without_sign, Bytes bytes) {
-    return _mm512_dpbusd_epi32(to, without_sign, bytes);
-}
-inline Bytes minus(Bytes numbers) { return _mm512_sub_epi32(no_bytes(), numbers); }
-#else
-inline Bytes sums_of_four(Bytes without_sign, Bytes bytes) {
-    return _mm512_madd_epi16(_mm512_set1_epi16(1), _mm512_maddubs_epi16(without_sign, bytes));
-}
-inline Bytes magnitude(Bytes bytes) { return _mm512_abs_epi8(bytes); }
-inline Bytes with_signs_of(Bytes bytes, Bytes signs) {
-    return _mm512_mask_sub_epi8(bytes, _mm512_movepi8_mask(signs), no_bytes(), bytes);
-}
-#endif
-
-inline Lanes no_lanes() { return _mm512_setzero_ps(); }
-inline Lanes all_lanes(float value) { return _mm512_set1_ps(value); }
-inline Lanes from_integers(Bytes integers) { return _mm512_cvtepi32_ps(integers); }
-inline Lanes times(Lanes one, Lanes other) { return _mm512_mul_ps(one, other); }
-inline Lanes plus_product(Lanes to, Lanes one, Lanes other) { return _mm512_fmadd_ps(one, other, to); }
-
-// Of all columns of a tile.
-using Sums = __m256;
-inline Sums no_sums() { return _mm256_setzero_ps(); }
-inline Sums plus_multiple(Sums to, float factor, Sums of) { return _mm256_fmadd_ps(_mm256_set1_ps(factor), of, to); }
-
-inline Lanes for_columns(const float * values) {
-    const __m512i lanes = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-    const __m128 both = _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(values)));
-    return _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(both));
-}
-
-inline __m256 of_column(Lanes lanes, int column) {
-    return column == 0 ? _mm512_castps512_ps256(lanes)
-                       : _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(lanes), 1));
-}
-
-#else
-
-constexpr int IN_VECTOR = 1;
-using Lanes = __m256;
-using Bytes = __m256i;
-
-inline Bytes all_bytes(int byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
-inline Bytes no_bytes() { return _mm256_setzero_si256(); }
-
-inline Bytes from_nibbles(const std::uint8_t * nibbles) {
-    const Bytes both = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(nibbles)));
-    return _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_set_epi64x(4, 4, 0, 0)), all_bytes(15));
-}
-
-inline Bytes from_bytes(const std::int8_t * bytes) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes));
-}
-
-inline Bytes from_columns(const std::int8_t * const (&columns)[IN_VECTOR]) { return from_bytes(columns[0]); }
-
-inline Bytes flip(Bytes bytes, Bytes bits) { return _mm256_xor_si256(bytes, bits); }
-
-#if defined(__AVXVNNI__)
-#define MULLAMA_SUMS_OF_FOUR
-inline Bytes plus_sums_of_four(Bytes to, Bytes without_sign, Bytes bytes) {
-    return _mm256_dpbusd_avx_epi32(to, without_sign, bytes);
-}
-inline Bytes minus(Bytes numbers) { return _mm256_sub_epi32(no_bytes(), numbers); }
-#else
-inline Bytes sums_of_four(Bytes without_sign, Bytes bytes) {
-    return _mm256_madd_epi16(_mm256_set1_epi16(1), _mm256_maddubs_epi16(without_sign, bytes));
-}
-inline Bytes magnitude(Bytes bytes) { return _mm256_abs_epi8(bytes); }
-inline Bytes with_signs_of(Bytes bytes, Bytes signs) { return _mm256_sign_epi8(bytes, signs); }
-#endif
-
-inline Lanes no_lanes() { return _mm256_setzero_ps(); }
-inline Lanes all_lanes(float value) { return _mm256_set1_ps(value); }
-inline Lanes from_integers(Bytes integers) { return _mm256_cvtepi32_ps(integers); }
-inline Lanes times(Lanes one, Lanes other) { return _mm256_mul_ps(one, other); }
-inline Lanes plus_product(Lanes to, Lanes one, Lanes other) { return _mm256_fmadd_ps(one, other, to); }
-
-// Of all columns of a tile.
-using Sums = __m128;
-inline Sums no_sums() { return _mm_setzero_ps(); }
-inline Sums plus_multiple(Sums to, float factor, Sums of) { return _mm_fmadd_ps(_mm_set1_ps(factor), of, to); }
-
-inline Lanes for_columns(const float * values) { return _mm256_broadcast_ss(values); }
-inline __m256 of_column(Lanes lanes, int) { return lanes; }
-
-#endif
 
 // Rows of a tile, and vectors of its columns at most.
 constexpr int ROWS = 4;
@@ -176,6 +57,40 @@ struct Q8_0 {
     static constexpr bool HAS_LEAST = false;
     static constexpr bool IS_SIGNED = true;
     static Bytes bytes(const Weights & block) { return from_bytes(block.bytes); }
+};
+
+inline std::uint32_t four_bytes(const std::uint8_t (&bytes)[4]) {
+    std::uint32_t bits;
+    std::memcpy(&bits, bytes, sizeof(bits));
+    return bits;
+}
+
+struct Q5_0 {
+    // Each is `scale` times a nibble, less 16 where its bit is not set.
+    struct Weights {
+        std::uint16_t scale;
+        std::uint8_t bits[4], nibbles[16];
+    };
+    using Values = Q8_0::Values;
+    static constexpr bool HAS_LEAST = false;
+    static constexpr bool IS_SIGNED = true;
+    static Bytes bytes(const Weights & block) {
+        return joined(from_nibbles(block.nibbles), from_bits(four_bytes(block.bits), -16, 0));
+    }
+};
+
+struct Q5_1 {
+    // Each is `scale` times a nibble, and 16 where its bit is set, plus `least`.
+    struct Weights {
+        std::uint16_t scale, least;
+        std::uint8_t bits[4], nibbles[16];
+    };
+    using Values = Q4_1::Values;
+    static constexpr bool HAS_LEAST = true;
+    static constexpr bool IS_SIGNED = false;
+    static Bytes bytes(const Weights & block) {
+        return joined(from_nibbles(block.nibbles), from_bits(four_bytes(block.bits), 0, 16));
+    }
 };
 
 // Exact sums of products of bytes, four to a lane. One factor of the instructions

@@ -61,21 +61,40 @@ void fill(Q4_1::Values & block) {
     for (auto & byte : block.bytes) byte = std::int8_t(int(random_bits() % 255) - 127);
 }
 
+void fill(Q5_0::Weights & block) {
+    block.scale = any();
+    for (auto & byte : block.bits) byte = std::uint8_t(random_bits());
+    for (auto & byte : block.nibbles) byte = std::uint8_t(random_bits());
+}
+
+void fill(Q5_1::Weights & block) {
+    block.scale = any();
+    block.least = any();
+    for (auto & byte : block.bits) byte = std::uint8_t(random_bits());
+    for (auto & byte : block.nibbles) byte = std::uint8_t(random_bits());
+}
+
 void fill(Q8_0::Weights & block) {
     block.scale = any();
     for (auto & byte : block.bytes) byte = std::int8_t(int(random_bits() % 255) - 127);
 }
 
 // The least weight there can be; columns have none so small.
-void least(Q4_1::Weights &) {}
+template <class Weights> void least(Weights &) {}
 void least(Q8_0::Weights & block) { block.bytes[5] = -128; }
 
-int weight(const Q4_1::Weights & block, int i) { return i < 16 ? block.nibbles[i] & 15 : block.nibbles[i - 16] >> 4; }
+template <class Weights> int nibble(const Weights & block, int i) {
+    return i < 16 ? block.nibbles[i] & 15 : block.nibbles[i - 16] >> 4;
+}
+template <class Weights> int bit(const Weights & block, int i) { return block.bits[i / 8] >> i % 8 & 1; }
+int weight(const Q4_1::Weights & block, int i) { return nibble(block, i); }
+int weight(const Q5_0::Weights & block, int i) { return nibble(block, i) + 16 * bit(block, i) - 16; }
+int weight(const Q5_1::Weights & block, int i) { return nibble(block, i) + 16 * bit(block, i); }
 int weight(const Q8_0::Weights & block, int i) { return block.bytes[i]; }
-float rest(float sums, const Q4_1::Weights & row, const Q4_1::Values & column) {
+template <class Weights> float rest(float sums, const Weights & row, const Q4_1::Values & column) {
     return std::fma(_cvtsh_ss(row.least), _cvtsh_ss(column.sum), sums);
 }
-float rest(float, const Q8_0::Weights &, const Q8_0::Values &) { return 0; }
+template <class Weights> float rest(float, const Weights &, const Q8_0::Values &) { return 0; }
 
 // As ggml multiplies one row with one column.
 template <class Weights, class Values> float product(const Weights * row, const Values * column, long n_blocks) {
@@ -126,6 +145,8 @@ template <class Format> bool is_right(const char * name, long n_blocks, long n_r
 
 bool are_right(long n_blocks, long n_rows, long n_columns, long n_threads) {
     return is_right<Q4_1>("Q4_1", n_blocks, n_rows, n_columns, n_threads) &&
+           is_right<Q5_0>("Q5_0", n_blocks, n_rows, n_columns, n_threads) &&
+           is_right<Q5_1>("Q5_1", n_blocks, n_rows, n_columns, n_threads) &&
            is_right<Q8_0>("Q8_0", n_blocks, n_rows, n_columns, n_threads);
 }
 

@@ -34,6 +34,7 @@ async fn main() -> Result<()> {
         max_concurrent: whole(&job["at_once"])?,
         context_size: whole(&job["context"])?,
         threads: whole(&job["threads"])?,
+        prompt_lookup: job["prompt_lookup"].as_bool().ok_or("no prompt_lookup")?,
         ..ModelOptions::default()
     };
     let start = Instant::now();
@@ -50,7 +51,7 @@ async fn main() -> Result<()> {
         let mut result = match name {
             "load" => json!({ "seconds": loaded, "resident_mib": resident_mib()? }),
             // Beside a busy core some systems are too slow for more.
-            "single" => single(&model, &texts, 3).await?,
+            "single" | "plain" => single(&model, &texts, 3).await?,
             "busy_single" => single(&model, &texts, 1).await?,
             "at_once" if count <= 16 => at_once(&model, &texts, count, TOKENS).await?,
             "at_once" | "busy" => at_once(&model, &texts, count, FEWER_TOKENS).await?,
