@@ -129,6 +129,60 @@ struct Numbers {
     alignas(Sums) float scale[COLUMNS], sum[COLUMNS];
 };
 
+// Scales and least weights of a block of some rows, converted at once. They go
+// through memory, as the scales' products do.
+template <class Format, int ROWS_AT_ONCE> class RowNumbers {
+    static constexpr int OF_ROW = Format::HAS_LEAST ? 2 : 1;
+    alignas(32) float numbers[8];
+
+  public:
+    static constexpr int N = ROWS_AT_ONCE;
+
+    RowNumbers(const typename Format::Weights * const * rows, std::int64_t block) {
+        std::uint64_t halves[2] = {};
+        for (int r = 0; r < N; ++r) {
+            std::uint64_t of_row = rows[r][block].scale;
+            if constexpr (Format::HAS_LEAST) of_row |= static_cast<std::uint64_t>(rows[r][block].least) << 16;
+            halves[OF_ROW * r / 4] |= of_row << OF_ROW * r % 4 * 16;
+        }
+        const __m128i all = _mm_set_epi64x(static_cast<long long>(halves[1]), static_cast<long long>(halves[0]));
+        if constexpr (OF_ROW * N > 4) {
+            _mm256_store_ps(numbers, _mm256_cvtph_ps(all));
+        } else {
+            _mm_store_ps(numbers, _mm_cvtph_ps(all));
+        }
+        asm("" : "+m"(numbers));
+    }
+    float scale(int row) const { return numbers[OF_ROW * row]; }
+    float least(int row) const { return numbers[OF_ROW * row + 1]; }
+};
+
+// What the sums of a block are multiplied with. Where registers are few, the
+// products for all columns are made at once and read from memory, too.
+template <class Rows, int VECTORS, bool IN_MEMORY = (VECTORS > 2 && IN_VECTOR == 1)> class Scales {
+    const Rows & rows;
+    Lanes columns[VECTORS];
+
+  public:
+    Scales(const Rows & rows, const float * columns) : rows(rows) {
+        for (int v = 0; v < VECTORS; ++v) this->columns[v] = for_columns(columns + v * IN_VECTOR);
+    }
+    Lanes of(int row, int vector) const { return times(all_lanes(rows.scale(row)), columns[vector]); }
+};
+
+template <class Rows, int VECTORS> class Scales<Rows, VECTORS, true> {
+    alignas(16) float products[Rows::N][4];
+
+  public:
+    Scales(const Rows & rows, const float * columns) {
+        for (int r = 0; r < Rows::N; ++r) {
+            _mm_store_ps(products[r], _mm_mul_ps(_mm_set1_ps(rows.scale(r)), _mm_load_ps(columns)));
+        }
+        asm("" : "+m"(products));
+    }
+    Lanes of(int row, int vector) const { return all_lanes(products[row][vector]); }
+};
+
 template <class Format> struct Matrix {
     using Weights = typename Format::Weights;
     using Values = typename Format::Values;
@@ -191,36 +245,15 @@ template <class Format> struct Matrix {
     template <int VECTORS>
     void tile(const Weights * const (&rows)[ROWS], const Values * const (&columns)[COLUMNS], const Numbers * numbers,
               __m128 (&out)[VECTORS * IN_VECTOR]) const {
+        constexpr int AT_ONCE = std::min(ROWS, IN_REGISTERS / VECTORS);
+        static_assert(AT_ONCE == ROWS || 2 * AT_ONCE == ROWS);
         Lanes lanes[ROWS][VECTORS];
         Sums sums[ROWS];
-        for (int r = 0; r < ROWS; ++r) {
-            sums[r] = no_sums();
-            for (auto & vector : lanes[r]) vector = no_lanes();
-        }
-        for (std::int64_t block = 0; block < n_blocks; ++block) {
-            Factor<Format> factors[VECTORS];
-            Lanes column_scales[VECTORS];
-            for (int v = 0; v < VECTORS; ++v) {
-                const std::int8_t * bytes[IN_VECTOR];
-                for (int c = 0; c < IN_VECTOR; ++c) bytes[c] = columns[v * IN_VECTOR + c][block].bytes;
-                factors[v] = Factor<Format>::of(from_columns(bytes));
-                column_scales[v] = for_columns(numbers[block].scale + v * IN_VECTOR);
-            }
-            Sums sums_of_columns;
-            if constexpr (Format::HAS_LEAST) std::memcpy(&sums_of_columns, numbers[block].sum, sizeof(Sums));
-            for (int r = 0; r < ROWS; ++r) {
-                const Weights & row = rows[r][block];
-                __builtin_prefetch(&row + AHEAD * ROWS * stride);
-                const Bytes weights = Factor<Format>::weights(row);
-                const Lanes scale = all_lanes(_cvtsh_ss(row.scale));
-                if constexpr (Format::HAS_LEAST) {
-                    sums[r] = plus_multiple(sums[r], _cvtsh_ss(row.least), sums_of_columns);
-                }
-                for (int v = 0; v < VECTORS; ++v) {
-                    const Lanes products = from_integers(factors[v].sums(weights));
-                    lanes[r][v] = plus_product(lanes[r][v], times(scale, column_scales[v]), products);
-                }
-            }
+        if constexpr (AT_ONCE == ROWS) {
+            some_rows<ROWS, VECTORS>(rows, columns, numbers, lanes, sums);
+        } else {
+            half<VECTORS>(rows, columns, numbers, lanes, sums);
+            half<VECTORS>(rows + AT_ONCE, columns, numbers, lanes + AT_ONCE, sums + AT_ONCE);
         }
         for (int c = 0; c < VECTORS * IN_VECTOR; ++c) {
             __m128 quarters[ROWS];
@@ -234,6 +267,54 @@ template <class Format> struct Matrix {
             if constexpr (Format::HAS_LEAST) {
                 out[c] = _mm_add_ps(out[c], _mm_set_ps(sums[3][c], sums[2][c], sums[1][c], sums[0][c]));
             }
+        }
+    }
+
+    // Of half a tile. A function of its own has all registers.
+    template <int VECTORS>
+    __attribute__((noinline)) void half(const Weights * const * rows, const Values * const (&columns)[COLUMNS],
+                                        const Numbers * numbers, Lanes (*lanes)[VECTORS], Sums * sums) const {
+        some_rows<ROWS / 2, VECTORS>(rows, columns, numbers, lanes, sums);
+    }
+
+    // What each lane sums up, in registers, and each row's multiples of the columns'
+    // sums.
+    template <int AT_ONCE, int VECTORS>
+    __attribute__((always_inline)) void some_rows(const Weights * const * rows,
+                                                  const Values * const (&columns)[COLUMNS], const Numbers * numbers,
+                                                  Lanes (*all_lanes)[VECTORS], Sums * all_sums) const {
+        Lanes lanes[AT_ONCE][VECTORS];
+        Sums sums[AT_ONCE];
+        for (int r = 0; r < AT_ONCE; ++r) {
+            sums[r] = no_sums();
+            for (auto & vector : lanes[r]) vector = no_lanes();
+        }
+        for (std::int64_t block = 0; block < n_blocks; ++block) {
+            const RowNumbers<Format, AT_ONCE> of_rows(rows, block);
+            const Scales<RowNumbers<Format, AT_ONCE>, VECTORS> scales(of_rows, numbers[block].scale);
+            Factor<Format> factors[VECTORS];
+            for (int v = 0; v < VECTORS; ++v) {
+                const std::int8_t * bytes[IN_VECTOR];
+                for (int c = 0; c < IN_VECTOR; ++c) bytes[c] = columns[v * IN_VECTOR + c][block].bytes;
+                factors[v] = Factor<Format>::of(from_columns(bytes));
+            }
+            Sums sums_of_columns;
+            if constexpr (Format::HAS_LEAST) std::memcpy(&sums_of_columns, numbers[block].sum, sizeof(Sums));
+            for (int r = 0; r < AT_ONCE; ++r) {
+                const Weights & row = rows[r][block];
+                __builtin_prefetch(&row + AHEAD * ROWS * stride);
+                const Bytes weights = Factor<Format>::weights(row);
+                if constexpr (Format::HAS_LEAST) sums[r] = plus_multiple(sums[r], of_rows.least(r), sums_of_columns);
+                for (int v = 0; v < VECTORS; ++v) {
+                    const Lanes products = from_integers(factors[v].sums(weights));
+                    lanes[r][v] = plus_product(lanes[r][v], scales.of(r, v), products);
+                }
+            }
+        }
+        for (int r = 0; r < AT_ONCE; ++r) {
+            // One by one: a copy of the whole would keep them in memory.
+            for (int v = 0; v < VECTORS; ++v) all_lanes[r][v] = lanes[r][v];
+            all_sums[r] = sums[r];
         }
     }
 };

@@ -10,11 +10,13 @@
 
 namespace mullama {
 
-// A vector is for 32 products of each of its columns. What eight lanes sum up
+// A vector is for 32 products of each of its columns. There are registers for so
+// many vectors of sums, and for what is added to them. What eight lanes sum up
 // for one column, and in which order, is what ggml's `vec_dot` does.
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 
 constexpr int IN_VECTOR = 2;
+constexpr int IN_REGISTERS = 16;
 using Lanes = __m512;
 using Bytes = __m512i;
 
@@ -86,6 +88,7 @@ inline __m256 of_column(Lanes lanes, int column) {
 #else
 
 constexpr int IN_VECTOR = 1;
+constexpr int IN_REGISTERS = 8;
 using Lanes = __m256;
 using Bytes = __m256i;
 

@@ -21,6 +21,9 @@ OPERATORS = """
                           neq1 >= Q_TILE_SZ);
 """
 BUFFER = """
+static void ggml_backend_cpu_buffer_clear(ggml_backend_buffer_t buffer, uint8_t value) {
+    memset(buffer->context, value, buffer->size);
+}
 static size_t ggml_backend_cpu_buffer_type_get_alignment(ggml_backend_buffer_type_t buft) {
     return TENSOR_ALIGNMENT;
 }
@@ -297,7 +300,9 @@ def test_copies_with_the_changes_are_compiled_instead(tmp_path: Path) -> None:
     operators = (copies / "ops.cpp").read_text()
     assert [operators.count(call) for call in CALLS] == [1, 1]
     assert "return multiply(mullama::Q4_1{});" in (copies / "sgemm.cpp").read_text()
-    assert "    return 64;" in (copies / "ggml-backend.cpp").read_text()
+    buffers = (copies / "ggml-backend.cpp").read_text()
+    assert "    return 64;" in buffers
+    assert "MADV_HUGEPAGE" in buffers
     built = cmake("--build", tmp_path / "build", "--verbose", "--", "-k", "0").stdout
     assert "mullama/ops.cpp" in built
     assert "mullama/sgemm.cpp" in built
@@ -312,8 +317,9 @@ def test_the_build_ends_where_ggml_has_another_attention(tmp_path: Path, change:
     assert "ggml's attention is not the one" in done.stderr
 
 
-def test_the_build_ends_where_ggml_aligns_in_another_way(tmp_path: Path) -> None:
-    done = configured(tmp_path, buffer=BUFFER.replace("TENSOR_ALIGNMENT", "128"))
+@pytest.mark.parametrize("place", ["TENSOR_ALIGNMENT", "memset"])
+def test_the_build_ends_where_ggml_has_another_buffer(tmp_path: Path, place: str) -> None:
+    done = configured(tmp_path, buffer=BUFFER.replace(place, "other"))
     assert done.returncode != 0
     assert "ggml's buffer on the CPU is not the one" in done.stderr
 

@@ -126,6 +126,33 @@ fn a_load_tells_its_time_and_memory() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_large_kv_cache_asks_for_huge_pages() {
+    let maps = || fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+    if !PathBuf::from("/sys/kernel/mm/transparent_hugepage").exists() || !maps().contains("VmFlags:") {
+        return;
+    }
+    run(async {
+        let tiny = tiny(ModelOptions { max_concurrent: 32, context_size: 4096, ..options() }).await;
+        let wanted = tiny.model.metrics().cache_size_bytes;
+        assert!(wanted > 16 << 20, "{wanted} bytes are not many");
+        let (mut size, mut largest) = (0, 0);
+        for line in maps().lines() {
+            let mut words = line.split_whitespace();
+            match (words.next(), words.next()) {
+                (Some("Size:"), Some(kib)) => size = kib.parse::<u64>().unwrap() * 1024,
+                (Some("VmFlags:"), flags) if flags.into_iter().chain(words).any(|flag| flag == "hg") => {
+                    largest = size.max(largest);
+                }
+                _ => {}
+            }
+        }
+        // Without the parts of pages at both ends.
+        assert!(largest + (128 << 10) > wanted, "{largest} of {wanted} bytes may be on huge pages");
+    });
+}
+
+#[test]
 fn a_load_can_be_stopped_by_its_progress_callback() {
     run(async {
         let (_dir, path) = file();
