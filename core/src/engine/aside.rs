@@ -35,10 +35,10 @@ use std::{
 /// logits.
 const PROMPTS: usize = 32;
 
-/// How long the others wait for their next step: less than the 150 ms that a
-/// reader may wait, and long enough that a step of a few streams takes no tenth
-/// of the time. The prefill always gets as much time as the step before took.
-const TURN: Duration = Duration::from_millis(100);
+/// From the end of a step of the others to the end of their next one, at most,
+/// where a step and a piece take less: less than the 150 ms that a reader may
+/// wait, and long enough that a step of a few streams takes a tenth of the time.
+const GAP: Duration = Duration::from_millis(135);
 
 /// How long the context is kept for the next long prompt. Making one takes some
 /// ten milliseconds.
@@ -72,6 +72,12 @@ pub(super) struct Aside {
     due: Instant,
     /// Since when the threads compute pieces, with no step between.
     since: Instant,
+    /// When the piece under way began.
+    piece: Instant,
+    /// What the longest pieces took, of the decode before and of this one. The
+    /// attention of a layer is one piece: with many tokens before it that can be
+    /// 40 ms.
+    longest: [Duration; 2],
     /// What steps of the others took during the decode under way.
     others: Duration,
 }
@@ -91,6 +97,8 @@ impl Aside {
             computes_long: false,
             due: now,
             since: now,
+            piece: now,
+            longest: [Duration::ZERO; 2],
             others: Duration::ZERO,
         }
     }
@@ -168,8 +176,9 @@ impl Worker {
         let mut batch = std::mem::replace(&mut self.aside.batch, Batch::new(0));
         self.aside.others = Duration::ZERO;
         self.pace.start();
-        self.aside.since = Instant::now();
-        let started = self.aside.since;
+        let started = Instant::now();
+        (self.aside.since, self.aside.piece) = (started, started);
+        self.aside.longest = [self.aside.longest[1], Duration::ZERO];
         self.aside.is_computing = true;
         let result = context.decode_in_pieces(&mut batch, &mut || self.between_pieces());
         (self.aside.is_computing, self.aside.computes_long) = (false, false);
@@ -285,9 +294,16 @@ impl Worker {
         false
     }
 
-    /// The engine's turn, between two pieces: what arrived, and a step of the
-    /// others if one is due.
+    /// The engine's turn, between two pieces.
     fn between_pieces(&mut self) {
+        let took = self.aside.piece.elapsed();
+        self.aside.longest[1] = self.aside.longest[1].max(took);
+        self.take_turn();
+        self.aside.piece = Instant::now();
+    }
+
+    /// What arrived, and a step of the others if one is due.
+    fn take_turn(&mut self) {
         let now = Instant::now();
         if now < self.aside.due || self.shared.inbox.is_closing() {
             return;
@@ -298,7 +314,7 @@ impl Worker {
         self.readers.wake();
         let rows = self.plan();
         let steps = rows.iter().any(|&n| n > 0);
-        if !steps && self.aside.since.elapsed() < TURN {
+        if !steps && self.aside.since.elapsed() < GAP {
             return;
         }
         self.adapt_to_pieces();
@@ -308,7 +324,7 @@ impl Worker {
             self.readers.wake();
             let took = started.elapsed();
             self.aside.others += took;
-            self.aside.due = Instant::now() + took.max(TURN);
+            self.aside.due = Instant::now() + until_next(took, self.aside.longest);
         }
         self.pace.start();
         self.aside.since = Instant::now();
@@ -318,5 +334,26 @@ impl Worker {
     /// piece would be too short to tell.
     fn adapt_to_pieces(&mut self) {
         self.adapt_threads(None, self.aside.since.elapsed());
+    }
+}
+
+/// How long pieces are computed until the next step, if that takes as long as the
+/// one before did: as much as the gap allows, and at least as long as the step.
+fn until_next(step: Duration, longest: [Duration; 2]) -> Duration {
+    let piece = longest[0].max(longest[1]);
+    GAP.saturating_sub(step + piece).max(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_has_room_for_a_piece_and_the_step_and_the_prefill_for_as_much() {
+        let ms = Duration::from_millis;
+        assert_eq!(until_next(ms(5), [ms(10), ms(8)]), ms(120));
+        assert_eq!(until_next(ms(12), [ms(10), ms(40)]), ms(83));
+        assert_eq!(until_next(ms(70), [ms(10), ms(10)]), ms(70));
+        assert_eq!(until_next(ms(20), [ms(300), ms(0)]), ms(20));
     }
 }
