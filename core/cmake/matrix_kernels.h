@@ -130,7 +130,8 @@ struct Numbers {
 };
 
 // Scales and least weights of a block of some rows, converted at once. They go
-// through memory, as the scales' products do.
+// through memory, whatever the compiler thinks of it: an instruction reads one for
+// all lanes in less time than it takes to spread it from a register.
 template <class Format, int ROWS_AT_ONCE> class RowNumbers {
     static constexpr int OF_ROW = Format::HAS_LEAST ? 2 : 1;
     alignas(32) float numbers[8];
@@ -157,8 +158,9 @@ template <class Format, int ROWS_AT_ONCE> class RowNumbers {
     float least(int row) const { return numbers[OF_ROW * row + 1]; }
 };
 
-// What the sums of a block are multiplied with. Where registers are few, the
-// products for all columns are made at once and read from memory, too.
+// What the sums of a block are multiplied with. Where registers are few and
+// columns many, the products for all columns are made at once and go through
+// memory, too.
 template <class Rows, int VECTORS, bool IN_MEMORY = (VECTORS > 2 && IN_VECTOR == 1)> class Scales {
     const Rows & rows;
     Lanes columns[VECTORS];
@@ -217,9 +219,10 @@ template <class Format> struct Matrix {
                                                 std::int64_t out_stride) const {
         const Values * columns[COLUMNS];
         Numbers numbers[MOST_BLOCKS];
-        // All sums of a block are multiplied, whatever there is of columns.
-        for (std::int64_t block = 0; Format::HAS_LEAST && block < n_blocks; ++block) {
-            std::fill_n(numbers[block].sum, COLUMNS, 0.0f);
+        // All sums and scales of a block are multiplied, whatever there is of columns.
+        constexpr bool ARE_LEFT_OUT = VECTORS * IN_VECTOR < COLUMNS;
+        for (std::int64_t block = 0; (Format::HAS_LEAST || ARE_LEFT_OUT) && block < n_blocks; ++block) {
+            numbers[block] = {};
         }
         for (int c = 0; c < VECTORS * IN_VECTOR; ++c) {
             columns[c] = values + (c < n ? c : n - 1) * columns_stride;

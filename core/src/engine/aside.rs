@@ -35,10 +35,14 @@ use std::{
 /// logits.
 const PROMPTS: usize = 32;
 
-/// From the end of a step of the others to the end of their next one, at most,
-/// where a step and a piece take less: less than the 150 ms that a reader may
-/// wait, and long enough that a step of a few streams takes a tenth of the time.
+/// From the end of a step of the others to the end of their next one, where that
+/// takes as long and two steps and a piece take less: less than the 150 ms that a
+/// reader may wait, and long enough that a step of a few streams takes a tenth of
+/// the time.
 const GAP: Duration = Duration::from_millis(135);
+
+/// Pieces without a step, after which it is looked at how their threads fared.
+const SAMPLE: Duration = Duration::from_millis(100);
 
 /// How long the context is kept for the next long prompt. Making one takes some
 /// ten milliseconds.
@@ -74,10 +78,10 @@ pub(super) struct Aside {
     since: Instant,
     /// When the piece under way began.
     piece: Instant,
-    /// What the longest pieces took, of the decode before and of this one. The
-    /// attention of a layer is one piece: with many tokens before it that can be
-    /// 40 ms.
-    longest: [Duration; 2],
+    /// What the two longest pieces took, of the decode before and of this one.
+    longest: [Longest; 2],
+    /// The last decode ended just now, and no step came after it.
+    pub(super) goes_on: bool,
     /// What steps of the others took during the decode under way.
     others: Duration,
 }
@@ -98,7 +102,8 @@ impl Aside {
             due: now,
             since: now,
             piece: now,
-            longest: [Duration::ZERO; 2],
+            longest: [Longest::default(); 2],
+            goes_on: false,
             others: Duration::ZERO,
         }
     }
@@ -177,11 +182,14 @@ impl Worker {
         self.aside.others = Duration::ZERO;
         self.pace.start();
         let started = Instant::now();
-        (self.aside.since, self.aside.piece) = (started, started);
-        self.aside.longest = [self.aside.longest[1], Duration::ZERO];
+        self.aside.since = started;
+        if !self.aside.goes_on {
+            self.aside.piece = started;
+        }
+        self.aside.longest = [self.aside.longest[1], Longest::default()];
         self.aside.is_computing = true;
         let result = context.decode_in_pieces(&mut batch, &mut || self.between_pieces());
-        (self.aside.is_computing, self.aside.computes_long) = (false, false);
+        (self.aside.is_computing, self.aside.computes_long, self.aside.goes_on) = (false, false, true);
         self.adapt_to_pieces();
         self.aside.batch = batch;
         self.aside.used = Instant::now();
@@ -296,8 +304,7 @@ impl Worker {
 
     /// The engine's turn, between two pieces.
     fn between_pieces(&mut self) {
-        let took = self.aside.piece.elapsed();
-        self.aside.longest[1] = self.aside.longest[1].max(took);
+        self.aside.longest[1].note(self.aside.piece.elapsed());
         self.take_turn();
         self.aside.piece = Instant::now();
     }
@@ -314,15 +321,14 @@ impl Worker {
         self.readers.wake();
         let rows = self.plan();
         let steps = rows.iter().any(|&n| n > 0);
-        if !steps && self.aside.since.elapsed() < GAP {
+        if !steps && self.aside.since.elapsed() < SAMPLE {
             return;
         }
         self.adapt_to_pieces();
         if steps {
-            let started = Instant::now();
             self.step(&rows);
             self.readers.wake();
-            let took = started.elapsed();
+            let took = now.elapsed();
             self.aside.others += took;
             self.aside.due = Instant::now() + until_next(took, self.aside.longest);
         }
@@ -337,10 +343,25 @@ impl Worker {
     }
 }
 
+/// What pieces took. The attention of a layer is one: with many tokens before it
+/// that can be 40 ms, in each layer. What took long once was held up.
+#[derive(Debug, Default, Clone, Copy)]
+struct Longest {
+    first: Duration,
+    second: Duration,
+}
+
+impl Longest {
+    fn note(&mut self, took: Duration) {
+        self.second = self.second.max(took.min(self.first));
+        self.first = self.first.max(took);
+    }
+}
+
 /// How long pieces are computed until the next step, if that takes as long as the
 /// one before did: as much as the gap allows, and at least as long as the step.
-fn until_next(step: Duration, longest: [Duration; 2]) -> Duration {
-    let piece = longest[0].max(longest[1]);
+fn until_next(step: Duration, longest: [Longest; 2]) -> Duration {
+    let piece = longest[0].second.max(longest[1].second);
     GAP.saturating_sub(step + piece).max(step)
 }
 
@@ -348,12 +369,26 @@ fn until_next(step: Duration, longest: [Duration; 2]) -> Duration {
 mod tests {
     use super::*;
 
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn pieces(took: &[u64]) -> Longest {
+        let mut longest = Longest::default();
+        took.iter().for_each(|&n| longest.note(ms(n)));
+        longest
+    }
+
     #[test]
     fn a_gap_has_room_for_a_piece_and_the_step_and_the_prefill_for_as_much() {
-        let ms = Duration::from_millis;
-        assert_eq!(until_next(ms(5), [ms(10), ms(8)]), ms(120));
-        assert_eq!(until_next(ms(12), [ms(10), ms(40)]), ms(83));
-        assert_eq!(until_next(ms(70), [ms(10), ms(10)]), ms(70));
-        assert_eq!(until_next(ms(20), [ms(300), ms(0)]), ms(20));
+        assert_eq!(until_next(ms(5), [pieces(&[9, 10, 10]), pieces(&[8, 8])]), ms(120));
+        assert_eq!(until_next(ms(12), [pieces(&[10, 10]), pieces(&[38, 10, 40, 10])]), ms(85));
+        assert_eq!(until_next(ms(70), [pieces(&[10, 10]), pieces(&[])]), ms(70));
+        assert_eq!(until_next(ms(20), [pieces(&[300, 300]), pieces(&[])]), ms(20));
+    }
+
+    #[test]
+    fn what_was_held_up_once_shortens_no_turn() {
+        assert_eq!(until_next(ms(5), [pieces(&[10, 300, 9]), pieces(&[200])]), ms(120));
     }
 }

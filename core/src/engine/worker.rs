@@ -181,6 +181,7 @@ impl Worker {
                 self.prefill_aside(&aside);
                 continue;
             }
+            self.aside.goes_on = false;
             let rows = self.plan();
             if rows.iter().all(|&n| n == 0) {
                 self.readers.wake();
