@@ -158,10 +158,9 @@ template <class Format, int ROWS_AT_ONCE> class RowNumbers {
     float least(int row) const { return numbers[OF_ROW * row + 1]; }
 };
 
-// What the sums of a block are multiplied with. Where registers are few and
-// columns many, the products for all columns are made at once and go through
-// memory, too.
-template <class Rows, int VECTORS, bool IN_MEMORY = (VECTORS > 2 && IN_VECTOR == 1)> class Scales {
+// What the sums of a block are multiplied with. Where registers are few, the
+// products for several columns are made at once and go through memory, too.
+template <class Rows, int VECTORS, bool IN_MEMORY = (VECTORS > 1 && IN_VECTOR == 1)> class Scales {
     const Rows & rows;
     Lanes columns[VECTORS];
 
