@@ -7,23 +7,26 @@
 # for bit, however many columns are computed together. (ggml's for one column are,
 # too, where the compiler fuses its multiplication and addition, as GCC does.)
 #
-# `matrix_kernels.h` has them, `matrix_vectors.h` what they are made of; the place
-# that calls them is inserted below. They need AVX2, FMA, F16C and a compiler with
-# GCC's vectors, and take rows of up to 32,768 weights. All else goes ggml's way;
-# where there is AVX without AVX2, that is the one for single columns, whose sums
-# ggml's kernels there don't have.
+# `matrix_kernels.h` has them, `matrix_formats.h` and `matrix_vectors.h` what they are
+# made of; the place that calls them is inserted below. They need AVX2, FMA, F16C and
+# a compiler with GCC's vectors, and take rows of up to 32,768 weights. All else goes
+# ggml's way; where there is AVX without AVX2, that is the one for single columns,
+# whose sums ggml's kernels there don't have.
 
 set(MULLAMA_MATRIX_KERNELS "${CMAKE_CURRENT_LIST_DIR}/matrix_kernels.h")
+set(MULLAMA_MATRIX_FORMATS "${CMAKE_CURRENT_LIST_DIR}/matrix_formats.h")
 set(MULLAMA_MATRIX_VECTORS "${CMAKE_CURRENT_LIST_DIR}/matrix_vectors.h")
 
 function(mullama_add_matrix_kernels)
     set(file "ggml-cpu/llamafile/sgemm.cpp")
     set(original "${CMAKE_SOURCE_DIR}/ggml/src/${file}")
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
-        "${MULLAMA_MATRIX_KERNELS}" "${MULLAMA_MATRIX_VECTORS}")
+        "${MULLAMA_MATRIX_KERNELS}" "${MULLAMA_MATRIX_FORMATS}" "${MULLAMA_MATRIX_VECTORS}")
     file(READ "${MULLAMA_MATRIX_VECTORS}" vectors)
+    file(READ "${MULLAMA_MATRIX_FORMATS}" formats)
     file(READ "${MULLAMA_MATRIX_KERNELS}" functions)
-    mullama_replace_once(functions "the header of the matrix kernels" "#include \"matrix_vectors.h\"\n" "${vectors}")
+    mullama_replace_once(formats "the formats of the matrix kernels" "#include \"matrix_vectors.h\"\n" "${vectors}")
+    mullama_replace_once(functions "the header of the matrix kernels" "#include \"matrix_formats.h\"\n" "${formats}")
     file(READ "${original}" text)
     mullama_replace_once(text "the list of ggml's matrix kernels"
         "#include \"sgemm.h\""

@@ -1,7 +1,7 @@
 // Stands in a copy of ggml's matrix kernels: see `matrix_kernels.cmake`. Pure, and
 // without a name of ggml's, so that a test can compile it alone.
 
-#include "matrix_vectors.h"
+#include "matrix_formats.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -16,8 +16,11 @@ namespace mullama {
 constexpr int ROWS = 4;
 constexpr int MOST_VECTORS = 4;
 
-// Columns of a tile at most.
+// Columns of a vector, and of a tile at most.
+constexpr int IN_VECTOR = Widest::COLUMNS;
 constexpr int COLUMNS = MOST_VECTORS * IN_VECTOR;
+using Lanes = Widest::Lanes;
+using Sums = Widest::Sums;
 static_assert(sizeof(Sums) == COLUMNS * sizeof(float));
 
 // Tiles between the one that is computed and the one whose weights are fetched:
@@ -28,125 +31,42 @@ constexpr int AHEAD = 2;
 // 32 KiB with AVX2.
 constexpr std::int64_t MOST_BLOCKS = 1024;
 
-// The formats. `Weights` is ggml's block of 32 weights, `Values` that of as many
-// values.
-
-struct Q4_1 {
-    // Each is `scale` times a nibble, plus `least`.
-    struct Weights {
-        std::uint16_t scale, least;
-        std::uint8_t nibbles[16];
-    };
-    // Each is `scale` times a byte; `sum` is that of them all.
-    struct Values {
-        std::uint16_t scale, sum;
-        std::int8_t bytes[32];
-    };
-    static constexpr bool HAS_LEAST = true;
-    static constexpr bool IS_SIGNED = false;
-    static Bytes bytes(const Weights & block) { return from_nibbles(block.nibbles); }
-};
-
-struct Q8_0 {
-    // Each is `scale` times a byte.
-    struct Weights {
-        std::uint16_t scale;
-        std::int8_t bytes[32];
-    };
-    using Values = Weights;
-    static constexpr bool HAS_LEAST = false;
-    static constexpr bool IS_SIGNED = true;
-    static Bytes bytes(const Weights & block) { return from_bytes(block.bytes); }
-};
-
-inline std::uint32_t four_bytes(const std::uint8_t (&bytes)[4]) {
-    std::uint32_t bits;
-    std::memcpy(&bits, bytes, sizeof(bits));
-    return bits;
-}
-
-struct Q5_0 {
-    // Each is `scale` times a nibble, less 16 where its bit is not set.
-    struct Weights {
-        std::uint16_t scale;
-        std::uint8_t bits[4], nibbles[16];
-    };
-    using Values = Q8_0::Values;
-    static constexpr bool HAS_LEAST = false;
-    static constexpr bool IS_SIGNED = true;
-    static Bytes bytes(const Weights & block) {
-        return joined(from_nibbles(block.nibbles), from_bits(four_bytes(block.bits), -16, 0));
-    }
-};
-
-struct Q5_1 {
-    // Each is `scale` times a nibble, and 16 where its bit is set, plus `least`.
-    struct Weights {
-        std::uint16_t scale, least;
-        std::uint8_t bits[4], nibbles[16];
-    };
-    using Values = Q4_1::Values;
-    static constexpr bool HAS_LEAST = true;
-    static constexpr bool IS_SIGNED = false;
-    static Bytes bytes(const Weights & block) {
-        return joined(from_nibbles(block.nibbles), from_bits(four_bytes(block.bits), 0, 16));
-    }
-};
-
-// Exact sums of products of bytes, four to a lane. One factor of the instructions
-// has no sign. Where they add to a sum, 128 is added to weights that have one,
-// and the sum begins with what is too much.
-#if defined(MULLAMA_SUMS_OF_FOUR)
-
-template <class Format> struct Factor {
-    Bytes bytes, start;
-    static Factor of(Bytes column) {
-        if constexpr (!Format::IS_SIGNED) return {column, no_bytes()};
-        return {column, minus(plus_sums_of_four(no_bytes(), all_bytes(128), column))};
-    }
-    Bytes sums(Bytes weights) const { return plus_sums_of_four(start, weights, bytes); }
-    static Bytes weights(const typename Format::Weights & block) {
-        return Format::IS_SIGNED ? flip(Format::bytes(block), all_bytes(128)) : Format::bytes(block);
-    }
-};
-
-#else
-
-template <class Format> struct Factor {
-    Bytes bytes;
-    static Factor of(Bytes column) { return {column}; }
-    Bytes sums(Bytes weights) const {
-        if constexpr (Format::IS_SIGNED) return sums_of_four(magnitude(weights), with_signs_of(bytes, weights));
-        return sums_of_four(weights, bytes);
-    }
-    static Bytes weights(const typename Format::Weights & block) { return Format::bytes(block); }
-};
-
-#endif
-
 // Scales and sums of a block of each column.
 struct Numbers {
     alignas(Sums) float scale[COLUMNS], sum[COLUMNS];
 };
 
+// Scales of a block of some rows, each followed by the least weight where there is
+// one, as ggml has them: in 16 bits.
+template <class Format> constexpr int OF_ROW_IN = Format::HAS_LEAST ? 2 : 1;
+template <class Format, int N>
+inline __m128i halves_of(const typename Format::Weights * const * rows, std::int64_t block) {
+    if constexpr (Format::HAS_LEAST) {
+        // Both of a row at once. Put together in wider numbers they take GCC twice as
+        // many instructions.
+        static_assert(offsetof(typename Format::Weights, least) == 2);
+        std::int32_t both[4] = {};
+        for (int r = 0; r < N; ++r) std::memcpy(&both[r], &rows[r][block], sizeof(both[r]));
+        return _mm_set_epi32(both[3], both[2], both[1], both[0]);
+    } else {
+        std::uint64_t half = 0;
+        for (int r = 0; r < N; ++r) half |= static_cast<std::uint64_t>(rows[r][block].scale) << r * 16;
+        return _mm_cvtsi64_si128(static_cast<long long>(half));
+    }
+}
+
 // Scales and least weights of a block of some rows, converted at once. They go
 // through memory, whatever the compiler thinks of it: an instruction reads one for
 // all lanes in less time than it takes to spread it from a register.
 template <class Format, int ROWS_AT_ONCE> class RowNumbers {
-    static constexpr int OF_ROW = Format::HAS_LEAST ? 2 : 1;
+    static constexpr int OF_ROW = OF_ROW_IN<Format>;
     alignas(32) float numbers[8];
 
   public:
     static constexpr int N = ROWS_AT_ONCE;
 
     RowNumbers(const typename Format::Weights * const * rows, std::int64_t block) {
-        std::uint64_t halves[2] = {};
-        for (int r = 0; r < N; ++r) {
-            std::uint64_t of_row = rows[r][block].scale;
-            if constexpr (Format::HAS_LEAST) of_row |= static_cast<std::uint64_t>(rows[r][block].least) << 16;
-            halves[OF_ROW * r / 4] |= of_row << OF_ROW * r % 4 * 16;
-        }
-        const __m128i all = _mm_set_epi64x(static_cast<long long>(halves[1]), static_cast<long long>(halves[0]));
+        const __m128i all = halves_of<Format, N>(rows, block);
         if constexpr (OF_ROW * N > 4) {
             _mm256_store_ps(numbers, _mm256_cvtph_ps(all));
         } else {
@@ -160,15 +80,17 @@ template <class Format, int ROWS_AT_ONCE> class RowNumbers {
 
 // What the sums of a block are multiplied with. Where registers are few, the
 // products for several columns are made at once and go through memory, too.
-template <class Rows, int VECTORS, bool IN_MEMORY = (VECTORS > 1 && IN_VECTOR == 1)> class Scales {
+template <class Rows, int VECTORS, bool IN_MEMORY = (IN_VECTOR == 1)> class Scales {
     const Rows & rows;
     Lanes columns[VECTORS];
 
   public:
     Scales(const Rows & rows, const float * columns) : rows(rows) {
-        for (int v = 0; v < VECTORS; ++v) this->columns[v] = for_columns(columns + v * IN_VECTOR);
+        for (int v = 0; v < VECTORS; ++v) this->columns[v] = Widest::for_columns(columns + v * IN_VECTOR);
     }
-    Lanes of(int row, int vector) const { return times(all_lanes(rows.scale(row)), columns[vector]); }
+    Lanes of(int row, int vector) const {
+        return Widest::times(Widest::all_lanes(rows.scale(row)), columns[vector]);
+    }
 };
 
 template <class Rows, int VECTORS> class Scales<Rows, VECTORS, true> {
@@ -181,7 +103,7 @@ template <class Rows, int VECTORS> class Scales<Rows, VECTORS, true> {
         }
         asm("" : "+m"(products));
     }
-    Lanes of(int row, int vector) const { return all_lanes(products[row][vector]); }
+    Lanes of(int row, int vector) const { return Widest::all_lanes(products[row][vector]); }
 };
 
 template <class Format> struct Matrix {
@@ -200,7 +122,8 @@ template <class Format> struct Matrix {
             const int left = n - c < COLUMNS ? static_cast<int>(n - c) : COLUMNS;
             const Values * some = columns + c * columns_stride;
             float * results = out + c * out_stride;
-            switch ((left + IN_VECTOR - 1) / IN_VECTOR) {
+            switch (left == 1 ? 0 : (left + IN_VECTOR - 1) / IN_VECTOR) {
+                case 0: one_column(from, to, some, results); break;
                 case 1: some_columns<1>(from, to, some, columns_stride, left, results, out_stride); break;
                 case 2: some_columns<2>(from, to, some, columns_stride, left, results, out_stride); break;
                 case 3: some_columns<3>(from, to, some, columns_stride, left, results, out_stride); break;
@@ -210,8 +133,73 @@ template <class Format> struct Matrix {
     }
 
   private:
-    // The columns of so many vectors, of which `n` are wanted. A row or a column
-    // that is not there is computed as another one.
+    // One column. In wider vectors half would be for nothing, and the numbers of the
+    // rows of a tile are multiplied with its own at once.
+    __attribute__((noinline)) void one_column(std::int64_t from, std::int64_t to, const Values * column,
+                                              float * out) const {
+        float scales[MOST_BLOCKS], sums[MOST_BLOCKS];
+        for (std::int64_t block = 0; block < n_blocks; ++block) {
+            scales[block] = _cvtsh_ss(column[block].scale);
+            if constexpr (Format::HAS_LEAST) sums[block] = _cvtsh_ss(column[block].sum);
+        }
+        for (std::int64_t row = from; row < to; row += ROWS) {
+            const Weights * rows[ROWS];
+            const int n_rows = some_rows_from(row, to, rows);
+            // Of the rows in turn, as the numbers are: those of scales are for nothing.
+            __m256 lanes[ROWS], multiples = _mm256_setzero_ps();
+            for (auto & of_row : lanes) of_row = _mm256_setzero_ps();
+            for (std::int64_t block = 0; block < n_blocks; ++block) {
+                const __m256 numbers = _mm256_cvtph_ps(halves_of<Format, ROWS>(rows, block));
+                alignas(32) float products[8];
+                _mm256_store_ps(products, _mm256_mul_ps(numbers, _mm256_set1_ps(scales[block])));
+                asm("" : "+m"(products));
+                if constexpr (Format::HAS_LEAST) {
+                    multiples = _mm256_fmadd_ps(numbers, _mm256_set1_ps(sums[block]), multiples);
+                }
+                const auto factor = Factor<Format, Narrow>::of(Narrow::from_bytes(column[block].bytes));
+                for (int r = 0; r < ROWS; ++r) {
+                    const Weights & weights = rows[r][block];
+                    __builtin_prefetch(&weights + AHEAD * ROWS * stride);
+                    const __m256 sums = Narrow::from_integers(factor.sums(Factor<Format, Narrow>::weights(weights)));
+                    lanes[r] = _mm256_fmadd_ps(_mm256_set1_ps(products[OF_ROW_IN<Format> * r]), sums, lanes[r]);
+                }
+            }
+            alignas(32) float least[8];
+            _mm256_store_ps(least, multiples);
+            __m128 results = sums_of_lanes(lanes);
+            if constexpr (Format::HAS_LEAST) {
+                results = _mm_add_ps(results, _mm_set_ps(least[7], least[5], least[3], least[1]));
+            }
+            store(results, n_rows, out + row);
+        }
+    }
+
+    // The rows of a tile. One that is not there is another one.
+    int some_rows_from(std::int64_t row, std::int64_t to, const Weights * (&rows)[ROWS]) const {
+        const int n_rows = to - row < ROWS ? static_cast<int>(to - row) : ROWS;
+        for (int r = 0; r < ROWS; ++r) rows[r] = first + (row + (r < n_rows ? r : n_rows - 1)) * stride;
+        return n_rows;
+    }
+
+    // Of each row what its eight lanes give.
+    static __m128 sums_of_lanes(const __m256 (&lanes)[ROWS]) {
+        __m128 quarters[ROWS];
+        for (int r = 0; r < ROWS; ++r) {
+            quarters[r] = _mm_add_ps(_mm256_extractf128_ps(lanes[r], 1), _mm256_castps256_ps128(lanes[r]));
+        }
+        _MM_TRANSPOSE4_PS(quarters[0], quarters[1], quarters[2], quarters[3]);
+        const __m128 even = _mm_add_ps(quarters[0], quarters[2]), odd = _mm_add_ps(quarters[1], quarters[3]);
+        return _mm_add_ps(even, odd);
+    }
+
+    static void store(__m128 results, int n_rows, float * out) {
+        float four[ROWS];
+        _mm_storeu_ps(four, results);
+        std::copy_n(four, n_rows, out);
+    }
+
+    // The columns of so many vectors, of which `n` are wanted. One that is not there
+    // is computed as another one.
     template <int VECTORS>
     __attribute__((noinline)) void some_columns(std::int64_t from, std::int64_t to, const Values * values,
                                                 std::int64_t columns_stride, int n, float * out,
@@ -231,23 +219,18 @@ template <class Format> struct Matrix {
             }
         }
         for (std::int64_t row = from; row < to; row += ROWS) {
-            const int n_rows = to - row < ROWS ? static_cast<int>(to - row) : ROWS;
             const Weights * rows[ROWS];
-            for (int r = 0; r < ROWS; ++r) rows[r] = first + (row + (r < n_rows ? r : n_rows - 1)) * stride;
+            const int n_rows = some_rows_from(row, to, rows);
             __m128 results[VECTORS * IN_VECTOR];
             tile<VECTORS>(rows, columns, numbers, results);
-            for (int c = 0; c < n; ++c) {
-                float four[ROWS];
-                _mm_storeu_ps(four, results[c]);
-                std::copy_n(four, n_rows, out + c * out_stride + row);
-            }
+            for (int c = 0; c < n; ++c) store(results[c], n_rows, out + c * out_stride + row);
         }
     }
 
     template <int VECTORS>
     void tile(const Weights * const (&rows)[ROWS], const Values * const (&columns)[COLUMNS], const Numbers * numbers,
               __m128 (&out)[VECTORS * IN_VECTOR]) const {
-        constexpr int AT_ONCE = std::min(ROWS, IN_REGISTERS / VECTORS);
+        constexpr int AT_ONCE = std::min(ROWS, Widest::IN_REGISTERS / VECTORS);
         static_assert(AT_ONCE == ROWS || 2 * AT_ONCE == ROWS);
         Lanes lanes[ROWS][VECTORS];
         Sums sums[ROWS];
@@ -258,14 +241,9 @@ template <class Format> struct Matrix {
             half<VECTORS>(rows + AT_ONCE, columns, numbers, lanes + AT_ONCE, sums + AT_ONCE);
         }
         for (int c = 0; c < VECTORS * IN_VECTOR; ++c) {
-            __m128 quarters[ROWS];
-            for (int r = 0; r < ROWS; ++r) {
-                const __m256 eight = of_column(lanes[r][c / IN_VECTOR], c % IN_VECTOR);
-                quarters[r] = _mm_add_ps(_mm256_extractf128_ps(eight, 1), _mm256_castps256_ps128(eight));
-            }
-            _MM_TRANSPOSE4_PS(quarters[0], quarters[1], quarters[2], quarters[3]);
-            const __m128 even = _mm_add_ps(quarters[0], quarters[2]), odd = _mm_add_ps(quarters[1], quarters[3]);
-            out[c] = _mm_add_ps(even, odd);
+            __m256 of_column[ROWS];
+            for (int r = 0; r < ROWS; ++r) of_column[r] = Widest::of_column(lanes[r][c / IN_VECTOR], c % IN_VECTOR);
+            out[c] = sums_of_lanes(of_column);
             if constexpr (Format::HAS_LEAST) {
                 out[c] = _mm_add_ps(out[c], _mm_set_ps(sums[3][c], sums[2][c], sums[1][c], sums[0][c]));
             }
@@ -288,28 +266,30 @@ template <class Format> struct Matrix {
         Lanes lanes[AT_ONCE][VECTORS];
         Sums sums[AT_ONCE];
         for (int r = 0; r < AT_ONCE; ++r) {
-            sums[r] = no_sums();
-            for (auto & vector : lanes[r]) vector = no_lanes();
+            sums[r] = Widest::no_sums();
+            for (auto & vector : lanes[r]) vector = Widest::no_lanes();
         }
         for (std::int64_t block = 0; block < n_blocks; ++block) {
             const RowNumbers<Format, AT_ONCE> of_rows(rows, block);
             const Scales<RowNumbers<Format, AT_ONCE>, VECTORS> scales(of_rows, numbers[block].scale);
-            Factor<Format> factors[VECTORS];
+            Factor<Format, Widest> factors[VECTORS];
             for (int v = 0; v < VECTORS; ++v) {
                 const std::int8_t * bytes[IN_VECTOR];
                 for (int c = 0; c < IN_VECTOR; ++c) bytes[c] = columns[v * IN_VECTOR + c][block].bytes;
-                factors[v] = Factor<Format>::of(from_columns(bytes));
+                factors[v] = Factor<Format, Widest>::of(Widest::from_columns(bytes));
             }
             Sums sums_of_columns;
             if constexpr (Format::HAS_LEAST) std::memcpy(&sums_of_columns, numbers[block].sum, sizeof(Sums));
             for (int r = 0; r < AT_ONCE; ++r) {
                 const Weights & row = rows[r][block];
                 __builtin_prefetch(&row + AHEAD * ROWS * stride);
-                const Bytes weights = Factor<Format>::weights(row);
-                if constexpr (Format::HAS_LEAST) sums[r] = plus_multiple(sums[r], of_rows.least(r), sums_of_columns);
+                const Widest::Bytes weights = Factor<Format, Widest>::weights(row);
+                if constexpr (Format::HAS_LEAST) {
+                    sums[r] = Widest::plus_multiple(sums[r], of_rows.least(r), sums_of_columns);
+                }
                 for (int v = 0; v < VECTORS; ++v) {
-                    const Lanes products = from_integers(factors[v].sums(weights));
-                    lanes[r][v] = plus_product(lanes[r][v], scales.of(r, v), products);
+                    const Lanes products = Widest::from_integers(factors[v].sums(weights));
+                    lanes[r][v] = Widest::plus_product(lanes[r][v], scales.of(r, v), products);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use mullama::{AsyncModel, ModelOptions, MullamaError};
-use mullama_test_support::TinyModel;
+use mullama_test_support::{TinyModel, model::demo_model_path};
 use mullama_tests::{exactly, options, run, tiny};
 use std::{
     fs,
@@ -125,31 +125,50 @@ fn a_load_tells_its_time_and_memory() {
     });
 }
 
+/// One after the other: what is seen of them is of the whole process.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_large_kv_cache_asks_for_huge_pages() {
-    let maps = || fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-    if !PathBuf::from("/sys/kernel/mm/transparent_hugepage").exists() || !maps().contains("VmFlags:") {
+fn large_memory_asks_for_huge_pages() {
+    if !PathBuf::from("/sys/kernel/mm/transparent_hugepage").exists() || largest_on_huge_pages().is_none() {
         return;
     }
     run(async {
         let tiny = tiny(ModelOptions { max_concurrent: 64, context_size: 4096, ..options() }).await;
         let wanted = tiny.model.metrics().cache_size_bytes;
         assert!(wanted > 33 << 20, "{wanted} bytes are not many");
-        let (mut size, mut largest) = (0, 0);
-        for line in maps().lines() {
-            let mut words = line.split_whitespace();
-            match (words.next(), words.next()) {
-                (Some("Size:"), Some(kib)) => size = kib.parse::<u64>().unwrap() * 1024,
-                (Some("VmFlags:"), flags) if flags.into_iter().chain(words).any(|flag| flag == "hg") => {
-                    largest = size.max(largest);
-                }
-                _ => {}
-            }
-        }
         // Without the parts of pages at both ends.
-        assert!(largest + (128 << 10) > wanted, "{largest} of {wanted} bytes may be on huge pages");
+        let largest = largest_on_huge_pages().unwrap() + (128 << 10);
+        assert!(largest > wanted, "{largest} of the {wanted} bytes of the KV cache may be on huge pages");
+        tiny.model.close().await;
+
+        let path = demo_model_path();
+        // Some formats lie in two buffers.
+        let wanted = fs::metadata(&path).unwrap().len() / 3;
+        assert!(wanted > 30 << 20, "{wanted} bytes are not many");
+        let model = AsyncModel::load_with(path, ModelOptions { use_mmap: false, max_concurrent: 1, ..options() }).await.unwrap();
+        assert!(model.metrics().cache_size_bytes < wanted, "it is the weights that are looked for");
+        let largest = largest_on_huge_pages().unwrap_or(0);
+        assert!(largest > wanted, "{largest} bytes may be on huge pages, of weights {wanted} at the least");
     });
+}
+
+/// The size of the largest mapping that the kernel was asked to put on huge pages,
+/// or nothing where it doesn't tell.
+#[cfg(target_os = "linux")]
+fn largest_on_huge_pages() -> Option<u64> {
+    let maps = fs::read_to_string("/proc/self/smaps").ok().filter(|maps| maps.contains("VmFlags:"))?;
+    let (mut size, mut largest) = (0, 0);
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("Size:"), Some(kib)) => size = kib.parse::<u64>().unwrap() * 1024,
+            (Some("VmFlags:"), flags) if flags.into_iter().chain(words).any(|flag| flag == "hg") => {
+                largest = size.max(largest);
+            }
+            _ => {}
+        }
+    }
+    Some(largest)
 }
 
 #[test]
