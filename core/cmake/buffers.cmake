@@ -23,7 +23,7 @@ function(mullama_change_buffers)
         "    memset(buffer->context, value, buffer->size);\n"
         "    mullama_ask_for_huge_pages(buffer);\n    memset(buffer->context, value, buffer->size);\n")
     # llama.cpp says so before it reads them.
-    mullama_replace_once(text "ggml's buffers of weights"
+    mullama_replace_once(text "ggml's buffer of weights"
         "    buffer->usage = usage;\n\n    // FIXME"
         "    buffer->usage = usage;\n    if (usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
         mullama_ask_for_huge_pages(buffer);
@@ -37,7 +37,7 @@ function(mullama_change_buffers)
 static void mullama_ask_for_huge_pages(ggml_backend_buffer_t buffer) {
 #if defined(__linux__)
     const bool is_allocated = buffer->iface.free_buffer == ggml_backend_cpu_buffer_free_buffer ||
-        strcmp(ggml_backend_buffer_name(buffer), \"AMX\") == 0;
+        (strcmp(ggml_backend_buffer_name(buffer), \"AMX\") == 0 && !ggml_backend_buffer_is_multi_buffer(buffer));
     const uintptr_t page = (uintptr_t) sysconf(_SC_PAGESIZE);
     const uintptr_t first = ((uintptr_t) buffer->context + page - 1) / page * page;
     const uintptr_t end = ((uintptr_t) buffer->context + buffer->size) / page * page;

@@ -51,7 +51,7 @@ inline __m128i halves_of(const typename Format::Weights * const * rows, std::int
     } else {
         std::uint64_t half = 0;
         for (int r = 0; r < N; ++r) half |= static_cast<std::uint64_t>(rows[r][block].scale) << r * 16;
-        return _mm_cvtsi64_si128(static_cast<long long>(half));
+        return _mm_set_epi64x(0, static_cast<long long>(half));
     }
 }
 

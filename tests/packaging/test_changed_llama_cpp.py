@@ -44,7 +44,15 @@ bool llamafile_sgemm() {
 # Instruction sets that the kernel has code for, by their names on Linux.
 AVX2 = ("avx2", "fma", "f16c")
 AVX512 = (*AVX2, "avx512f", "avx512bw")
-KERNELS = [AVX2, (*AVX2, "avx_vnni"), AVX512, (*AVX512, "avx512_vnni")]
+AVX512VL = (*AVX512, "avx512vl")
+KERNELS = [
+    AVX2,
+    (*AVX2, "avx_vnni"),
+    AVX512,
+    (*AVX512, "avx512_vnni"),
+    AVX512VL,
+    (*AVX512VL, "avx512_vnni"),
+]
 MULTIPLY = """
 #include "matrix_kernels.h"
 #include <cmath>
@@ -323,11 +331,17 @@ def test_the_build_ends_where_ggml_has_another_attention(tmp_path: Path, change:
     assert "ggml's attention is not the one" in done.stderr
 
 
-@pytest.mark.parametrize("place", ["TENSOR_ALIGNMENT", "memset"])
+@pytest.mark.parametrize("place", ["TENSOR_ALIGNMENT", "memset", "// backend buffer\n"])
 def test_the_build_ends_where_ggml_has_another_buffer(tmp_path: Path, place: str) -> None:
     done = configured(tmp_path, buffer=BUFFER.replace(place, "other"))
     assert done.returncode != 0
     assert "ggml's buffer on the CPU is not the one" in done.stderr
+
+
+def test_the_build_ends_where_ggml_takes_weights_in_another_way(tmp_path: Path) -> None:
+    done = configured(tmp_path, buffer=BUFFER.replace("->usage = usage", "->usage = other"))
+    assert done.returncode != 0
+    assert "ggml's buffer of weights is not the one" in done.stderr
 
 
 @pytest.mark.parametrize("place", ["only enable sgemm", '"sgemm.h"'])

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use mullama::{AsyncModel, ModelOptions, MullamaError};
-use mullama_test_support::{TinyModel, model::demo_model_path};
+use mullama_test_support::TinyModel;
 use mullama_tests::{exactly, options, run, tiny};
 use std::{
     fs,
@@ -141,11 +141,13 @@ fn large_memory_asks_for_huge_pages() {
         assert!(largest > wanted, "{largest} of the {wanted} bytes of the KV cache may be on huge pages");
         tiny.model.close().await;
 
-        let path = demo_model_path();
+        let path = mullama_test_support::model::demo_model_path();
         // Some formats lie in two buffers.
         let wanted = fs::metadata(&path).unwrap().len() / 3;
         assert!(wanted > 30 << 20, "{wanted} bytes are not many");
-        let model = AsyncModel::load_with(path, ModelOptions { use_mmap: false, max_concurrent: 1, ..options() }).await.unwrap();
+        let model = AsyncModel::load_with(path, ModelOptions { use_mmap: false, max_concurrent: 1, ..options() })
+            .await
+            .unwrap();
         assert!(model.metrics().cache_size_bytes < wanted, "it is the weights that are looked for");
         let largest = largest_on_huge_pages().unwrap_or(0);
         assert!(largest > wanted, "{largest} bytes may be on huge pages, of weights {wanted} at the least");
