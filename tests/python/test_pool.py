@@ -378,9 +378,12 @@ async def test_cancelling_create_ends_its_thread(model_path: str) -> None:
     for delay in (0, 0.001, 0.01, 0.05):
         task = asyncio.create_task(ModelPool.create(model_path, 2, threads=1))
         await asyncio.sleep(delay)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        # Where its weights are loaded already it may have ended before.
+        if delay < 0.01 or not task.done():
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        del task
     await until(lambda: engine_threads() <= before)
 
 
