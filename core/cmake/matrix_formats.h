@@ -9,8 +9,7 @@
 
 namespace mullama {
 
-// `Weights` is ggml's block of 32 weights, `Values` that of as many
-// values.
+// `Weights` is ggml's block of 32 weights, `Values` that of as many values.
 
 struct Q4_1 {
     // Each is `scale` times a nibble, plus `least`.
