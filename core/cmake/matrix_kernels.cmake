@@ -1,17 +1,17 @@
 # Weights of the types Q4_1, Q5_0, Q5_1 and Q8_0 are multiplied in tiles on x86.
 #
-# As it comes, ggml multiplies Q4_1 and Q5_1 pair by pair of a row and a column: it
-# unpacks the weights and converts the scales for each pair again. Its vectors for
-# Q5_0 and Q8_0 have 256 bits with AVX-512, too. All wait for memory at each row.
-# Here a copy of ggml's matrix kernels has others. A column's sums are the same bit
-# for bit, however many columns are computed together. (ggml's for one column are,
-# too, where the compiler fuses its multiplication and addition, as GCC does.)
+# As it comes, ggml multiplies them pair by pair of a row and a column: it unpacks the
+# weights and converts the scales for each pair again, adds up what the lanes of a
+# vector have for each, and waits for memory at each row. Here a copy of ggml's matrix
+# kernels has others: a lane is for a row, so that nothing is added up between lanes,
+# and a block of the rows is unpacked once for all columns. A column's sums are the
+# same bit for bit, however many columns are computed together.
 #
 # `matrix_kernels.h` has them, `matrix_formats.h` and `matrix_vectors.h` what they are
 # made of; the place that calls them is inserted below. They need AVX2, FMA, F16C and
-# a compiler with GCC's vectors, and take rows of up to 32,768 weights. All else goes
-# ggml's way; where there is AVX without AVX2, that is the one for single columns,
-# whose sums ggml's kernels there don't have.
+# a compiler with GCC's vectors, and as many rows as a vector has lanes. Fewer rows go
+# ggml's way for single columns, and so does all where there is AVX without AVX2: what
+# ggml has there for more columns doesn't have the same sums.
 
 set(MULLAMA_MATRIX_KERNELS "${CMAKE_CURRENT_LIST_DIR}/matrix_kernels.h")
 set(MULLAMA_MATRIX_FORMATS "${CMAKE_CURRENT_LIST_DIR}/matrix_formats.h")
@@ -53,6 +53,9 @@ function(mullama_add_matrix_kernels)
     static_assert(offsetof(mullama::Q5_1::Weights, nibbles) == offsetof(block_q5_1, qs));
     const auto multiply = [&](auto format) {
         using Format = decltype(format);
+        if (m < mullama::LANES) {
+            return false;
+        }
         const mullama::Matrix<Format> matrix{ (const typename Format::Weights *)A, lda, k };
         const auto * columns = (const typename Format::Values *)B;
         if (mullama::is_short(m, n, k, params->nth)) {
@@ -72,7 +75,7 @@ function(mullama_add_matrix_kernels)
         ggml_barrier(params->threadpool);
         return true;
     };
-    if (m > 0 && n > 0 && k <= mullama::MOST_BLOCKS && Ctype == GGML_TYPE_F32) {
+    if (n > 0 && k > 0 && Ctype == GGML_TYPE_F32) {
         if (Atype == GGML_TYPE_Q4_1 && Btype == GGML_TYPE_Q8_1) {
             return multiply(mullama::Q4_1{});
         }

@@ -6,59 +6,56 @@
 #if defined(__GNUC__) && defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define MULLAMA_MATRIX_KERNELS
 
+// Where a call would put all vectors into memory.
+#define MULLAMA_INLINE __attribute__((always_inline)) inline
+
 #include <immintrin.h>
 
 namespace mullama {
 
-// A vector is for 32 products of each of its columns. There are registers for so
-// many vectors of sums, and for what is added to them. What eight lanes sum up
-// for one column, and in which order, is what ggml's `vec_dot` does.
+// A lane has 32 bits: a number, two sums, or four bytes. Parts of 128 bits are alike.
 
 // 256 bits.
 struct Narrow {
-    static constexpr int COLUMNS = 1;
-    static constexpr int IN_REGISTERS = 8;
+    static constexpr int LANES = 8;
     using Lanes = __m256;
     using Bytes = __m256i;
 
     static Bytes all_bytes(int byte) { return _mm256_set1_epi8(static_cast<char>(byte)); }
-    static Bytes no_bytes() { return _mm256_setzero_si256(); }
+    static Bytes all_lanes(std::int32_t value) { return _mm256_set1_epi32(value); }
+    static Lanes all_lanes(float value) { return _mm256_set1_ps(value); }
 
-    static Bytes from_nibbles(const std::uint8_t * nibbles) {
-        const Bytes both = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i *>(nibbles)));
-        return _mm256_and_si256(_mm256_srlv_epi64(both, _mm256_set_epi64x(4, 4, 0, 0)), all_bytes(15));
+    // 16 bytes for each part: what `at` gives for every fourth number.
+    template <class At> MULLAMA_INLINE static Bytes every_fourth(At at, int first) {
+        const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i *>(at(first)));
+        const __m128i other = _mm_loadu_si128(reinterpret_cast<const __m128i *>(at(first + 4)));
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(part), other, 1);
     }
+    // Of each part two lanes, or two pairs of lanes, in turn with those of the others.
+    static Bytes lower_lanes(Bytes some, Bytes others) { return _mm256_unpacklo_epi32(some, others); }
+    static Bytes upper_lanes(Bytes some, Bytes others) { return _mm256_unpackhi_epi32(some, others); }
+    static Bytes lower_pairs(Bytes some, Bytes others) { return _mm256_unpacklo_epi64(some, others); }
+    static Bytes upper_pairs(Bytes some, Bytes others) { return _mm256_unpackhi_epi64(some, others); }
 
-    static Bytes from_bytes(const std::int8_t * bytes) {
-        return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes));
-    }
-
-    static Bytes from_columns(const std::int8_t * const (&columns)[COLUMNS]) { return from_bytes(columns[0]); }
-
-    // One of two bytes, by the bit of each.
-    static Bytes from_bits(std::uint32_t bits, int unset, int set) {
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-        return _mm256_mask_blend_epi8(bits, all_bytes(unset), all_bytes(set));
-#else
-        const __m256i in_bytes = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
-        const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
-        const __m256i eight = _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int>(bits)), in_bytes);
-        const __m256i is_set = _mm256_cmpeq_epi8(_mm256_and_si256(eight, bit), bit);
-        return _mm256_blendv_epi8(all_bytes(unset), all_bytes(set), is_set);
-#endif
-    }
-
+    static Bytes low_nibbles(Bytes bytes) { return _mm256_and_si256(bytes, all_bytes(15)); }
+    static Bytes high_nibbles(Bytes bytes) { return low_nibbles(_mm256_srli_epi16(bytes, 4)); }
     static Bytes flip(Bytes bytes, Bytes bits) { return _mm256_xor_si256(bytes, bits); }
-    static Bytes joined(Bytes some, Bytes others) { return _mm256_or_si256(some, others); }
-    static Bytes minus(Bytes numbers) { return _mm256_sub_epi32(no_bytes(), numbers); }
+
+    // What fits into 16 bytes for each part.
+    static Bytes all_parts(__m128i part) { return _mm256_broadcastsi128_si256(part); }
+    // 16 more in each byte that has one of its `bits` in the byte of `mask` that
+    // `place` says.
+    static Bytes plus_16_where(Bytes bytes, Bytes mask, Bytes place, Bytes bits) {
+        const __m256i is_set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(mask, place), bits), bits);
+        return _mm256_or_si256(bytes, _mm256_and_si256(is_set, all_bytes(16)));
+    }
+
+    // Of floating-point numbers of 16 bits.
+    static Lanes from_lower_halves(Bytes lanes) { return from_halves(_mm256_and_si256(lanes, all_lanes(0xFFFF))); }
+    static Lanes from_upper_halves(Bytes lanes) { return from_halves(_mm256_srli_epi32(lanes, 16)); }
 
     // Sums of products of four bytes, added to others or not.
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-    static constexpr bool ADDS = true;
-    static Bytes plus_sums_of_four(Bytes to, Bytes without_sign, Bytes bytes) {
-        return _mm256_dpbusd_epi32(to, without_sign, bytes);
-    }
-#elif defined(__AVXVNNI__)
+#if defined(__AVXVNNI__)
     static constexpr bool ADDS = true;
     static Bytes plus_sums_of_four(Bytes to, Bytes without_sign, Bytes bytes) {
         return _mm256_dpbusd_avx_epi32(to, without_sign, bytes);
@@ -66,62 +63,66 @@ struct Narrow {
 #else
     static constexpr bool ADDS = false;
 #endif
-    static Bytes sums_of_four(Bytes without_sign, Bytes bytes) {
-        return _mm256_madd_epi16(_mm256_set1_epi16(1), _mm256_maddubs_epi16(without_sign, bytes));
-    }
+    static Bytes sums_of_two(Bytes without_sign, Bytes bytes) { return _mm256_maddubs_epi16(without_sign, bytes); }
+    static Bytes plus_two(Bytes some, Bytes others) { return _mm256_add_epi16(some, others); }
+    static Bytes sums_of_neighbours(Bytes sums) { return _mm256_madd_epi16(_mm256_set1_epi16(1), sums); }
+    static Bytes plus(Bytes some, Bytes others) { return _mm256_add_epi32(some, others); }
     static Bytes magnitude(Bytes bytes) { return _mm256_abs_epi8(bytes); }
     static Bytes with_signs_of(Bytes bytes, Bytes signs) { return _mm256_sign_epi8(bytes, signs); }
 
-    static Lanes no_lanes() { return _mm256_setzero_ps(); }
-    static Lanes all_lanes(float value) { return _mm256_set1_ps(value); }
     static Lanes from_integers(Bytes integers) { return _mm256_cvtepi32_ps(integers); }
     static Lanes times(Lanes one, Lanes other) { return _mm256_mul_ps(one, other); }
     static Lanes plus_product(Lanes to, Lanes one, Lanes other) { return _mm256_fmadd_ps(one, other, to); }
+    static Lanes load(const float * from) { return _mm256_loadu_ps(from); }
+    static void store(float * to, Lanes lanes) { _mm256_storeu_ps(to, lanes); }
 
-    // Of all columns of a tile.
-    using Sums = __m128;
-    static Sums no_sums() { return _mm_setzero_ps(); }
-    static Sums plus_multiple(Sums to, float factor, Sums of) { return _mm_fmadd_ps(_mm_set1_ps(factor), of, to); }
-
-    static Lanes for_columns(const float * values) { return _mm256_broadcast_ss(values); }
-    static __m256 of_column(Lanes lanes, int) { return lanes; }
+  private:
+    static Lanes from_halves(Bytes lanes) {
+        const __m128i lower = _mm256_castsi256_si128(lanes), upper = _mm256_extracti128_si256(lanes, 1);
+        return _mm256_cvtph_ps(_mm_packus_epi32(lower, upper));
+    }
 };
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 
-// 512 bits. For one column they are not worth it: half of each is for nothing.
+// 512 bits.
 struct Wide {
-    static constexpr int COLUMNS = 2;
-    static constexpr int IN_REGISTERS = 16;
+    static constexpr int LANES = 16;
     using Lanes = __m512;
     using Bytes = __m512i;
 
     static Bytes all_bytes(int byte) { return _mm512_set1_epi8(static_cast<char>(byte)); }
-    static Bytes no_bytes() { return _mm512_setzero_si512(); }
+    static Bytes all_lanes(std::int32_t value) { return _mm512_set1_epi32(value); }
+    static Lanes all_lanes(float value) { return _mm512_set1_ps(value); }
 
-    static Bytes from_nibbles(const std::uint8_t * nibbles) {
-        const Bytes both = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(nibbles)));
-        return _mm512_and_si512(_mm512_srlv_epi64(both, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0)), all_bytes(15));
+    template <class At> MULLAMA_INLINE static Bytes every_fourth(At at, int first) {
+        // Not inserted: that takes the one unit that shuffles.
+        const auto part = [&](int i) {
+            return _mm_loadu_si128(reinterpret_cast<const __m128i *>(at(first + 4 * i)));
+        };
+        Bytes parts = _mm512_castsi128_si512(part(0));
+        parts = _mm512_mask_broadcast_i32x4(parts, 0x00F0, part(1));
+        parts = _mm512_mask_broadcast_i32x4(parts, 0x0F00, part(2));
+        parts = _mm512_mask_broadcast_i32x4(parts, 0xF000, part(3));
+        return parts;
     }
+    static Bytes lower_lanes(Bytes some, Bytes others) { return _mm512_unpacklo_epi32(some, others); }
+    static Bytes upper_lanes(Bytes some, Bytes others) { return _mm512_unpackhi_epi32(some, others); }
+    static Bytes lower_pairs(Bytes some, Bytes others) { return _mm512_unpacklo_epi64(some, others); }
+    static Bytes upper_pairs(Bytes some, Bytes others) { return _mm512_unpackhi_epi64(some, others); }
 
-    static Bytes from_bytes(const std::int8_t * bytes) {
-        return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(bytes)));
-    }
-
-    static Bytes from_columns(const std::int8_t * const (&columns)[COLUMNS]) {
-        const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(columns[0]));
-        const __m256i second = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(columns[1]));
-        return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
-    }
-
-    static Bytes from_bits(std::uint32_t bits, int unset, int set) {
-        const __mmask64 twice = bits | static_cast<std::uint64_t>(bits) << 32;
-        return _mm512_mask_blend_epi8(twice, all_bytes(unset), all_bytes(set));
-    }
-
+    static Bytes low_nibbles(Bytes bytes) { return _mm512_and_si512(bytes, all_bytes(15)); }
+    static Bytes high_nibbles(Bytes bytes) { return low_nibbles(_mm512_srli_epi16(bytes, 4)); }
     static Bytes flip(Bytes bytes, Bytes bits) { return _mm512_xor_si512(bytes, bits); }
-    static Bytes joined(Bytes some, Bytes others) { return _mm512_or_si512(some, others); }
-    static Bytes minus(Bytes numbers) { return _mm512_sub_epi32(no_bytes(), numbers); }
+
+    static Bytes all_parts(__m128i part) { return _mm512_broadcast_i32x4(part); }
+    static Bytes plus_16_where(Bytes bytes, Bytes mask, Bytes place, Bytes bits) {
+        const __mmask64 is_set = _mm512_test_epi8_mask(_mm512_shuffle_epi8(mask, place), bits);
+        return _mm512_mask_add_epi8(bytes, is_set, bytes, all_bytes(16));
+    }
+
+    static Lanes from_lower_halves(Bytes lanes) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(lanes)); }
+    static Lanes from_upper_halves(Bytes lanes) { return from_lower_halves(_mm512_srli_epi32(lanes, 16)); }
 
 #if defined(__AVX512VNNI__)
     static constexpr bool ADDS = true;
@@ -131,45 +132,33 @@ struct Wide {
 #else
     static constexpr bool ADDS = false;
 #endif
-    static Bytes sums_of_four(Bytes without_sign, Bytes bytes) {
-        return _mm512_madd_epi16(_mm512_set1_epi16(1), _mm512_maddubs_epi16(without_sign, bytes));
-    }
+    static Bytes sums_of_two(Bytes without_sign, Bytes bytes) { return _mm512_maddubs_epi16(without_sign, bytes); }
+    static Bytes plus_two(Bytes some, Bytes others) { return _mm512_add_epi16(some, others); }
+    static Bytes sums_of_neighbours(Bytes sums) { return _mm512_madd_epi16(_mm512_set1_epi16(1), sums); }
+    static Bytes plus(Bytes some, Bytes others) { return _mm512_add_epi32(some, others); }
     static Bytes magnitude(Bytes bytes) { return _mm512_abs_epi8(bytes); }
     static Bytes with_signs_of(Bytes bytes, Bytes signs) {
-        return _mm512_mask_sub_epi8(bytes, _mm512_movepi8_mask(signs), no_bytes(), bytes);
+        return _mm512_mask_sub_epi8(bytes, _mm512_movepi8_mask(signs), _mm512_setzero_si512(), bytes);
     }
 
-    static Lanes no_lanes() { return _mm512_setzero_ps(); }
-    static Lanes all_lanes(float value) { return _mm512_set1_ps(value); }
     static Lanes from_integers(Bytes integers) { return _mm512_cvtepi32_ps(integers); }
     static Lanes times(Lanes one, Lanes other) { return _mm512_mul_ps(one, other); }
     static Lanes plus_product(Lanes to, Lanes one, Lanes other) { return _mm512_fmadd_ps(one, other, to); }
-
-    using Sums = __m256;
-    static Sums no_sums() { return _mm256_setzero_ps(); }
-    static Sums plus_multiple(Sums to, float factor, Sums of) {
-        return _mm256_fmadd_ps(_mm256_set1_ps(factor), of, to);
-    }
-
-    static Lanes for_columns(const float * values) {
-        const __m512i lanes = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-        const __m128 both = _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(values)));
-        return _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(both));
-    }
-
-    static __m256 of_column(Lanes lanes, int column) {
-        return column == 0 ? _mm512_castps512_ps256(lanes)
-                           : _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(lanes), 1));
-    }
+    static Lanes load(const float * from) { return _mm512_loadu_ps(from); }
+    static void store(float * to, Lanes lanes) { _mm512_storeu_ps(to, lanes); }
 };
 
-using Widest = Wide;
+using Vectors = Wide;
 
 #else
 
-using Widest = Narrow;
+using Vectors = Narrow;
 
 #endif
+
+constexpr int LANES = Vectors::LANES;
+using Lanes = Vectors::Lanes;
+using Bytes = Vectors::Bytes;
 
 } // namespace mullama
 

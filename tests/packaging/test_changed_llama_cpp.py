@@ -96,9 +96,12 @@ void fill(Q8_0::Weights & block) {
     for (auto & byte : block.bytes) byte = std::int8_t(int(random_bits() % 255) - 127);
 }
 
-// The least weight there can be; columns have none so small.
-template <class Weights> void least(Weights &) {}
-void least(Q8_0::Weights & block) { block.bytes[5] = -128; }
+// The largest weights there can be, and the least values.
+template <class Weights> void largest(Weights & block) {
+    std::memset(block.nibbles, 0xFF, sizeof(block.nibbles));
+    if constexpr (!std::is_same_v<Weights, Q4_1::Weights>) std::memset(block.bits, 0xFF, sizeof(block.bits));
+}
+void largest(Q8_0::Weights & block) { std::memset(block.bytes, -128, sizeof(block.bytes)); }
 
 template <class Weights> int nibble(const Weights & block, int i) {
     return i < 16 ? block.nibbles[i] & 15 : block.nibbles[i - 16] >> 4;
@@ -111,23 +114,18 @@ int weight(const Q8_0::Weights & block, int i) { return block.bytes[i]; }
 template <class Weights> float rest(float sums, const Weights & row, const Q4_1::Values & column) {
     return std::fma(_cvtsh_ss(row.least), _cvtsh_ss(column.sum), sums);
 }
-template <class Weights> float rest(float, const Weights &, const Q8_0::Values &) { return 0; }
+template <class Weights> float rest(float sums, const Weights &, const Q8_0::Values &) { return sums; }
 
-// As ggml multiplies one row with one column.
+// In the order of the blocks, whatever is multiplied together.
 template <class Weights, class Values> float product(const Weights * row, const Values * column, long n_blocks) {
-    float lanes[8] = {}, sums = 0;
+    float sums = 0;
     for (long block = 0; block < n_blocks; ++block) {
+        int products = 0;
+        for (int i = 0; i < 32; ++i) products += weight(row[block], i) * column[block].bytes[i];
         const float scale = _cvtsh_ss(row[block].scale) * _cvtsh_ss(column[block].scale);
-        for (int lane = 0; lane < 8; ++lane) {
-            int four = 0;
-            for (int i = 4 * lane; i < 4 * lane + 4; ++i) four += weight(row[block], i) * column[block].bytes[i];
-            lanes[lane] = std::fma(scale, float(four), lanes[lane]);
-        }
-        sums = rest(sums, row[block], column[block]);
+        sums = rest(std::fma(scale, float(products), sums), row[block], column[block]);
     }
-    const float even = (lanes[4] + lanes[0]) + (lanes[6] + lanes[2]);
-    const float odd = (lanes[5] + lanes[1]) + (lanes[7] + lanes[3]);
-    return (even + odd) + sums;
+    return sums;
 }
 
 template <class Format> bool is_right(const char * name, long n_blocks, long n_rows, long n_columns, long n_threads) {
@@ -138,7 +136,8 @@ template <class Format> bool is_right(const char * name, long n_blocks, long n_r
     std::vector<typename Format::Values> values(n_columns * stride);
     for (auto & block : weights) fill(block);
     for (auto & block : values) fill(block);
-    least(weights[0]);
+    largest(weights[0]);
+    std::memset(values[0].bytes, -127, sizeof(values[0].bytes));
     std::vector<float> results(n_columns * out_stride, NAN);
     const Matrix<Format> matrix{weights.data(), stride, n_blocks};
     const Parts parts(n_rows, n_columns, n_threads);
@@ -168,16 +167,20 @@ bool are_right(long n_blocks, long n_rows, long n_columns, long n_threads) {
 }
 
 int main() {
-    for (long n_rows : {1, 4, 7, 33}) {
-        for (long n_columns = 1; n_columns <= 19; ++n_columns) {
+    for (long n_rows : {16, 17, 20, 33, 48}) {
+        for (long n_columns : {1, 2, 3, 4, 5, 31, 32, 33, 70}) {
             for (long n_blocks : {1, 18}) {
                 if (!are_right(n_blocks, n_rows, n_columns, 2)) return 1;
             }
         }
-        if (!are_right(MOST_BLOCKS, n_rows, 9, 1)) return 1;
+        for (long n_columns : {1, 4, 9}) {
+            for (long n_blocks : {BLOCKS - 1, BLOCKS, BLOCKS + 1, 3 * BLOCKS + 2}) {
+                if (!are_right(n_blocks, n_rows, n_columns, 1)) return 1;
+            }
+        }
     }
     for (long n_threads : {1, 2, 3, 16, 100}) {
-        for (long n_rows : {1, 63, 192, 577}) {
+        for (long n_rows : {16, 63, 192, 577}) {
             for (long n_columns : {1, 2, 16, 41, 256}) {
                 if (!are_right(1, n_rows, n_columns, n_threads)) return 1;
                 for (long thread = 0; thread < n_threads; ++thread) {
@@ -197,7 +200,7 @@ int main() {
                     places += rows * columns;
                 }
                 if (places != n_rows * n_columns) return std::printf("%ld places\\n", places);
-                const long tiles = (n_rows + 15) / 16 * ((n_columns + 7) / 8);
+                const long tiles = (n_rows + 31) / 32 * ((n_columns + COLUMNS - 1) / COLUMNS);
                 if (parts.n < std::min(n_threads, tiles / 2)) {
                     return std::printf("%ld x %ld: %ld parts\\n", n_rows, n_columns, long(parts.n));
                 }
@@ -274,7 +277,7 @@ def test_the_functions_do_what_they_say(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="/proc/cpuinfo tells the instruction sets")
 @pytest.mark.parametrize("needs", KERNELS, ids="-".join)
-def test_the_matrix_kernels_round_as_ggml_does(tmp_path: Path, needs: tuple[str, ...]) -> None:
+def test_the_matrix_kernels_are_exact_in_a_block_and_round_in_the_order_of_blocks(tmp_path: Path, needs: tuple[str, ...]) -> None:
     if not set(needs) <= set(Path("/proc/cpuinfo").read_text().split()):
         pytest.skip("the processor lacks an instruction set")
     (tmp_path / "main.cpp").write_text(MULTIPLY)
