@@ -92,8 +92,7 @@ template <class Format> struct Matrix {
                 }
             }
             const Unpacked<Format> weights(rows);
-            const Bytes halves = first_four([&](int row) { return &rows[row]; });
-            const Lanes scales = Vectors::from_lower_halves(halves), least = Vectors::from_upper_halves(halves);
+            const auto [scales, least] = Vectors::from_halves(first_four([&](int row) { return &rows[row]; }));
             const Values * column = values;
             for (int c = 0; c < n; ++c, ++number, column += columns.stride) {
                 const Lanes scale = Vectors::times(scales, Vectors::all_lanes(number->scale));

@@ -50,9 +50,16 @@ struct Narrow {
         return _mm256_or_si256(bytes, _mm256_and_si256(is_set, all_bytes(16)));
     }
 
-    // Of floating-point numbers of 16 bits.
-    static Lanes from_lower_halves(Bytes lanes) { return from_halves(_mm256_and_si256(lanes, all_lanes(0xFFFF))); }
-    static Lanes from_upper_halves(Bytes lanes) { return from_halves(_mm256_srli_epi32(lanes, 16)); }
+    // Of two floating-point numbers of 16 bits in each lane.
+    struct Halves {
+        Lanes lower, upper;
+    };
+    static Halves from_halves(Bytes lanes) {
+        const __m128i in_parts = _mm_set_epi8(15, 14, 11, 10, 7, 6, 3, 2, 13, 12, 9, 8, 5, 4, 1, 0);
+        const Bytes sorted = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(lanes, all_parts(in_parts)), 0xD8);
+        const __m128i lower = _mm256_castsi256_si128(sorted), upper = _mm256_extracti128_si256(sorted, 1);
+        return {_mm256_cvtph_ps(lower), _mm256_cvtph_ps(upper)};
+    }
 
     // Sums of products of four bytes, added to others or not.
 #if defined(__AVXVNNI__)
@@ -75,12 +82,6 @@ struct Narrow {
     static Lanes plus_product(Lanes to, Lanes one, Lanes other) { return _mm256_fmadd_ps(one, other, to); }
     static Lanes load(const float * from) { return _mm256_loadu_ps(from); }
     static void store(float * to, Lanes lanes) { _mm256_storeu_ps(to, lanes); }
-
-  private:
-    static Lanes from_halves(Bytes lanes) {
-        const __m128i lower = _mm256_castsi256_si128(lanes), upper = _mm256_extracti128_si256(lanes, 1);
-        return _mm256_cvtph_ps(_mm_packus_epi32(lower, upper));
-    }
 };
 
 #if defined(__AVX512F__) && defined(__AVX512BW__)
@@ -121,8 +122,16 @@ struct Wide {
         return _mm512_mask_add_epi8(bytes, is_set, bytes, all_bytes(16));
     }
 
-    static Lanes from_lower_halves(Bytes lanes) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(lanes)); }
-    static Lanes from_upper_halves(Bytes lanes) { return from_lower_halves(_mm512_srli_epi32(lanes, 16)); }
+    struct Halves {
+        Lanes lower, upper;
+    };
+    static Halves from_halves(Bytes lanes) {
+        const auto order = [](std::int64_t first) { return first * 0x0001000100010001 + 0x0006000400020000; };
+        const Bytes sorted = _mm512_permutexvar_epi16(
+            _mm512_set_epi64(order(25), order(17), order(9), order(1), order(24), order(16), order(8), order(0)), lanes);
+        const __m256i lower = _mm512_castsi512_si256(sorted), upper = _mm512_extracti64x4_epi64(sorted, 1);
+        return {_mm512_cvtph_ps(lower), _mm512_cvtph_ps(upper)};
+    }
 
 #if defined(__AVX512VNNI__)
     static constexpr bool ADDS = true;
