@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 
 #if defined(MULLAMA_MATRIX_KERNELS)
 
@@ -186,24 +185,25 @@ template <class Format, class V> class Unpacked<Format, V, false> {
     }
 };
 
-// Numbers of a block of a column: what its sums of products are multiplied with, and
-// the sum of its values, or what sums of products begin with.
-template <class Format> struct Number {
-    float scale;
-    std::conditional_t<Format::HAS_LEAST, float, std::int32_t> sum;
+// Numbers of a block of a column. Either there is a least weight, or something is too
+// much in a sum of products.
+template <class Format, bool HAS_LEAST = Format::HAS_LEAST> struct Number {
+    static_assert(Unpacked<Format>::ZERO == 0);
+    float scale, sum;
 
     static Number of(const typename Format::Values & values) {
-        Number number;
-        number.scale = _cvtsh_ss(values.scale);
-        if constexpr (Format::HAS_LEAST) {
-            number.sum = _cvtsh_ss(values.sum);
-        } else {
-            number.sum = 0;
-            if constexpr (Unpacked<Format>::ZERO != 0) {
-                number.sum = -Unpacked<Format>::ZERO * sum_of(values.bytes);
-            }
-        }
-        return number;
+        return {_cvtsh_ss(values.scale), _cvtsh_ss(values.sum)};
+    }
+    static constexpr std::int32_t start = 0;
+};
+
+template <class Format> struct Number<Format, false> {
+    float scale;
+    std::int32_t start;
+
+    static Number of(const typename Format::Values & values) {
+        constexpr int ZERO = Unpacked<Format>::ZERO;
+        return {_cvtsh_ss(values.scale), ZERO == 0 ? 0 : -ZERO * sum_of(values.bytes)};
     }
 
   private:

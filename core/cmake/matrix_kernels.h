@@ -96,13 +96,10 @@ template <class Format> struct Matrix {
             const Values * column = values;
             for (int c = 0; c < n; ++c, ++number, column += columns.stride) {
                 const Lanes scale = Vectors::times(scales, Vectors::all_lanes(number->scale));
+                const Lanes sums = Vectors::from_integers(weights.sums(column->bytes, number->start));
+                lanes[c] = Vectors::plus_product(lanes[c], scale, sums);
                 if constexpr (Format::HAS_LEAST) {
-                    const Lanes sums = Vectors::from_integers(weights.sums(column->bytes, 0));
-                    lanes[c] = Vectors::plus_product(lanes[c], scale, sums);
                     lanes[c] = Vectors::plus_product(lanes[c], least, Vectors::all_lanes(number->sum));
-                } else {
-                    const Lanes sums = Vectors::from_integers(weights.sums(column->bytes, number->sum));
-                    lanes[c] = Vectors::plus_product(lanes[c], scale, sums);
                 }
             }
         }
