@@ -71,8 +71,8 @@ template <class Weights> MULLAMA_INLINE void from_nibbles_and_bits(const Rows<We
 }
 
 // `Weights` is ggml's block of 32 weights, `Values` that of as many values, whose bytes
-// are at least -127. What is unpacked is `ZERO` more than the weight and may have a
-// sign; without it, it is at most `MOST`.
+// are at least -127. What is unpacked is `ZERO` more than the weight, and `MOST` at most,
+// with a sign or without.
 
 struct Q4_1 {
     // Each is `scale` times a nibble, plus `least`.
@@ -185,8 +185,8 @@ template <class Format, class V> class Unpacked<Format, V, false> {
     }
 };
 
-// Numbers of a block of a column. Either there is a least weight, or something is too
-// much in a sum of products.
+// Numbers of a block of a column. A format has a least weight or a `ZERO`, which is taken
+// off all sums of products, not both.
 template <class Format, bool HAS_LEAST = Format::HAS_LEAST> struct Number {
     static_assert(Unpacked<Format>::ZERO == 0);
     float scale, sum;

@@ -9,9 +9,10 @@
 #
 # `matrix_kernels.h` has them, `matrix_formats.h` and `matrix_vectors.h` what they are
 # made of; the place that calls them is inserted below. They need AVX2, FMA, F16C and
-# a compiler with GCC's vectors, and as many rows as a vector has lanes. Fewer rows go
-# ggml's way for single columns, and so does all where there is AVX without AVX2: what
-# ggml has there for more columns doesn't have the same sums.
+# a compiler with GCC's vectors, and as many rows as a vector has lanes. Products with
+# fewer rows, and all where there is AVX without AVX2, are left to what ggml does for
+# single columns, pair by pair: what it has there for more columns sums up in another
+# order.
 
 set(MULLAMA_MATRIX_KERNELS "${CMAKE_CURRENT_LIST_DIR}/matrix_kernels.h")
 set(MULLAMA_MATRIX_FORMATS "${CMAKE_CURRENT_LIST_DIR}/matrix_formats.h")

@@ -73,7 +73,7 @@ template <class Format> struct Matrix {
     template <int N>
     __attribute__((noinline)) void tile(std::int64_t from, std::int64_t to, std::int64_t row, std::int64_t end_row,
                                         const Columns & columns, const Number<Format> * number) const {
-        // Too few rows are the last lanes; the others belong to rows before.
+        // Where fewer rows are left than there are lanes, they are the last lanes.
         const std::int64_t first_row = std::min(row, end_row - LANES);
         const int n_rows = static_cast<int>(first_row + LANES - row), n = N == ANY ? columns.n : N;
         Rows<Weights> rows(first + first_row * stride + from, stride * sizeof(Weights));
@@ -85,14 +85,15 @@ template <class Format> struct Matrix {
             lanes[c] = from == 0 ? Vectors::all_lanes(0.0f) : last_lanes(out + c * columns.out_stride, n_rows);
         }
         for (std::int64_t block = from; block < to; ++block, rows.to_next_block(), ++values) {
-            // Of the tile below: rows are too short for the processor to see what comes next.
+            // The same blocks of the next tile: rows are too short for the processor to
+            // see which come next.
             if (block % std::int64_t(64 / sizeof(Weights)) == 0) {
                 for (int r = 0; r < LANES; ++r) {
                     __builtin_prefetch(reinterpret_cast<const char *>(&rows[r]) + LANES * rows.stride);
                 }
             }
             const Unpacked<Format> weights(rows);
-            const auto [scales, least] = Vectors::from_halves(first_four([&](int row) { return &rows[row]; }));
+            const auto [scales, least] = Vectors::from_halves(first_four([&](int r) { return &rows[r]; }));
             const Values * column = values;
             for (int c = 0; c < n; ++c, ++number, column += columns.stride) {
                 const Lanes scale = Vectors::times(scales, Vectors::all_lanes(number->scale));
@@ -144,11 +145,13 @@ struct Parts {
 };
 
 // Whether a product takes a thread 0.2 ms at most, by some 100 multiplications a
-// nanosecond. Then each has rows of its own: barriers would cost some percent, and
-// a thread that is kept waiting is kept longer than the others could help out.
+// nanosecond, or has one column: there memory is what limits it. Then each thread has
+// rows of its own: barriers would cost some percent, and a thread that is kept waiting
+// is kept longer than the others could help out.
 inline bool is_short(std::int64_t n_rows, std::int64_t n_columns, std::int64_t n_blocks, std::int64_t n_threads) {
     constexpr std::int64_t MOST = 20'000'000 / 32;
-    return n_columns == 1 || n_rows * n_columns * n_blocks <= MOST * n_threads;
+    const std::int64_t n_tiles = (n_rows + LANES - 1) / LANES;
+    return n_columns == 1 || n_rows * n_columns * n_blocks <= MOST * std::min(n_threads, n_tiles);
 }
 
 // Where the rows of such a thread begin.

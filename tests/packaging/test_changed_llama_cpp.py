@@ -128,33 +128,58 @@ template <class Weights, class Values> float product(const Weights * row, const 
     return sums;
 }
 
+// Runs all `n` pieces, the last one first, and says whether each writes its own places
+// alone, once.
+template <class Run> bool are_apart(std::vector<float> & results, long n, long wanted, Run run) {
+    long written = 0;
+    for (long piece = n - 1; piece >= 0; --piece) {
+        const std::vector<float> before = results;
+        const long places = run(piece);
+        long others = 0;
+        for (std::size_t i = 0; i < results.size(); ++i) {
+            others += std::isnan(before[i]) ? !std::isnan(results[i]) : 0;
+            if (!std::isnan(before[i]) && before[i] != results[i]) return std::printf("written again\\n"), false;
+        }
+        if (others != places) return std::printf("piece %ld: %ld of %ld places\\n", piece, others, places), false;
+        written += others;
+    }
+    return written == wanted || (std::printf("%ld of %ld places\\n", written, wanted), false);
+}
+
 template <class Format> bool is_right(const char * name, long n_blocks, long n_rows, long n_columns, long n_threads) {
-    // Rows and columns lie a block further apart than they are long, and the
-    // results of a column are followed by one that nobody may touch.
+    // Rows and columns lie a block further apart than they are long, but nothing is
+    // behind the last.
     const long stride = n_blocks + 1, out_stride = n_rows + 1;
-    std::vector<typename Format::Weights> weights(n_rows * stride);
-    std::vector<typename Format::Values> values(n_columns * stride);
+    std::vector<typename Format::Weights> weights((n_rows - 1) * stride + n_blocks);
+    std::vector<typename Format::Values> values((n_columns - 1) * stride + n_blocks);
     for (auto & block : weights) fill(block);
     for (auto & block : values) fill(block);
     largest(weights[0]);
     std::memset(values[0].bytes, -127, sizeof(values[0].bytes));
-    std::vector<float> results(n_columns * out_stride, NAN);
     const Matrix<Format> matrix{weights.data(), stride, n_blocks};
     const Parts parts(n_rows, n_columns, n_threads);
-    for (long part = 0; part < parts.n; ++part) {
-        multiply_part(matrix, n_rows, values.data(), stride, n_columns, results.data(), out_stride, parts, part);
-    }
+    std::vector<float> in_parts((n_columns - 1) * out_stride + n_rows, NAN), by_threads = in_parts;
+    const bool are_own = are_apart(in_parts, parts.n, n_rows * n_columns, [&](long part) {
+        multiply_part(matrix, n_rows, values.data(), stride, n_columns, in_parts.data(), out_stride, parts, part);
+        return std::min<long>(parts.rows, n_rows - parts.first_row(part)) *
+               std::min<long>(parts.columns, n_columns - parts.first_column(part));
+    }) && are_apart(by_threads, n_threads, n_rows * n_columns, [&](long thread) {
+        const long from = first_row_of(thread, n_threads, n_rows), to = first_row_of(thread + 1, n_threads, n_rows);
+        matrix.multiply(from, to, values.data(), stride, n_columns, by_threads.data(), out_stride);
+        return (to - from) * n_columns;
+    });
+    if (!are_own) return false;
     for (long column = 0; column < n_columns; ++column) {
         for (long row = 0; row < n_rows; ++row) {
             const float wanted = product(&weights[row * stride], &values[column * stride], n_blocks);
-            const float got = results[column * out_stride + row];
-            if (got != wanted) {
-                std::printf("%s, %ld blocks, %ld threads, row %ld of %ld, column %ld of %ld: %g, not %g\\n", name,
-                            n_blocks, n_threads, row, n_rows, column, n_columns, got, wanted);
+            const float got = in_parts[column * out_stride + row];
+            if (got != wanted || by_threads[column * out_stride + row] != wanted) {
+                std::printf("%s, %ld blocks, %ld threads, row %ld of %ld, column %ld of %ld: %g and %g, not %g\\n",
+                            name, n_blocks, n_threads, row, n_rows, column, n_columns, got,
+                            by_threads[column * out_stride + row], wanted);
                 return false;
             }
         }
-        if (!std::isnan(results[column * out_stride + n_rows])) return std::printf("behind the rows\\n"), false;
     }
     return true;
 }
