@@ -11,7 +11,7 @@ endif()
 include("${CMAKE_CURRENT_LIST_DIR}/changed_source.cmake")
 
 include("${CMAKE_CURRENT_LIST_DIR}/amx_tile_config.cmake")
+include("${CMAKE_CURRENT_LIST_DIR}/attention.cmake")
 include("${CMAKE_CURRENT_LIST_DIR}/buffers.cmake")
-include("${CMAKE_CURRENT_LIST_DIR}/masked_cells.cmake")
 include("${CMAKE_CURRENT_LIST_DIR}/matrix_kernels.cmake")
 include("${CMAKE_CURRENT_LIST_DIR}/self_contained_backends.cmake")

@@ -1,4 +1,4 @@
-// Stands before a copy of ggml's operators: see `masked_cells.cmake`. Pure, and
+// Stands before a copy of ggml's operators: see `attention.cmake`. Pure, and
 // without a name of ggml's but the tensor's, so that a test can compile it alone.
 
 #include <cstddef>
