@@ -13,20 +13,43 @@
 # of hidden tiles as well, and looks for the largest products in the same way. That
 # takes longer than the products. Here vectors of AVX do it, with the same results.
 #
-# `masked_cells.h` and `attention_tiles.h` have the functions; the places that call
-# them are replaced below.
+# Fewer rows ggml takes cell by cell and head by head: a call for each product, the
+# exponential function of each logit by itself, sums of 16 bits. Here the heads that
+# share a cell are computed together, many cells at once, with sums of 32 bits.
+#
+# `masked_cells.h`, `attention_tiles.h` and `attention_rows.h` have the functions; the
+# places that call them are replaced below.
 
 set(MULLAMA_MASKED_CELLS "${CMAKE_CURRENT_LIST_DIR}/masked_cells.h")
 set(MULLAMA_ATTENTION_TILES "${CMAKE_CURRENT_LIST_DIR}/attention_tiles.h")
+set(MULLAMA_ATTENTION_ROWS "${CMAKE_CURRENT_LIST_DIR}/attention_rows.h")
+set(MULLAMA_ATTENTION_OPERATOR "${CMAKE_CURRENT_LIST_DIR}/attention_operator.h")
 
 function(mullama_change_attention)
     set(file "ggml-cpu/ops.cpp")
     set(original "${CMAKE_SOURCE_DIR}/ggml/src/${file}")
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
-        "${MULLAMA_MASKED_CELLS}" "${MULLAMA_ATTENTION_TILES}")
+        "${MULLAMA_MASKED_CELLS}" "${MULLAMA_ATTENTION_TILES}" "${MULLAMA_ATTENTION_ROWS}"
+        "${MULLAMA_ATTENTION_OPERATOR}")
     file(READ "${MULLAMA_MASKED_CELLS}" cells)
     file(READ "${MULLAMA_ATTENTION_TILES}" tiles)
+    file(READ "${MULLAMA_ATTENTION_ROWS}" rows)
+    file(READ "${MULLAMA_ATTENTION_OPERATOR}" operator)
     file(READ "${original}" text)
+    mullama_replace_once(text "ggml's attention"
+        "static void ggml_compute_forward_flash_attn_ext_f16(\n"
+        "${operator}\nstatic void ggml_compute_forward_flash_attn_ext_f16(\n")
+    mullama_replace_once(text "ggml's attention"
+        "    if (use_split_kv_path) {\n"
+        "#ifdef MULLAMA_ROWS_IN_VECTORS
+    const bool is_for_tiles = !use_ref && q->type == GGML_TYPE_F32 && kv_is_f32_or_f16 && k->type == v->type &&
+        neq1 >= ggml_fa_tile_config::Q && !mullama::see_different(dst->src[3], neq1, nek1);
+    if (const mullama::Attention attention(params, dst); !is_for_tiles && attention.is_fit()) {
+        attention.compute();
+        return;
+    }
+#endif
+    if (use_split_kv_path) {\n")
     mullama_replace_once(text "ggml's attention"
         "if (mv == -INFINITY) {\n                continue;"
         "if (mv == -INFINITY) { ic = mullama::last_masked(mp, ic, ic_end);\n                continue;")
@@ -52,7 +75,7 @@ function(mullama_change_attention)
     mullama_replace_once(text "ggml's attention"
         "float tile_max;\n                ggml_vec_max_f32(KV_TILE_SZ, &tile_max, kq_row);"
         "const float tile_max = mullama::largest(kq_row, KV_TILE_SZ);")
-    mullama_compile_copy("${file}" "${cells}\n${tiles}\n#line 1 \"${original}\"\n${text}")
+    mullama_compile_copy("${file}" "${cells}\n${tiles}\n${rows}\n#line 1 \"${original}\"\n${text}")
 endfunction()
 
 # When that folder's targets are there.

@@ -30,6 +30,7 @@ pub fn greedy(path: &Path, prompts: &[&str], n: usize) -> Result<Vec<Vec<TokenId
         unified: true,
         parts: false,
         pieces: false,
+        promised: false,
     };
     let mut context = Context::new(model.clone(), &context_params)?;
     let mut batch = Batch::new(options.batch_size);

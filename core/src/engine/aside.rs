@@ -257,6 +257,7 @@ impl Worker {
                 unified: true,
                 parts: true,
                 pieces: true,
+                promised: true,
             };
             match self.context.beside(&params) {
                 Ok(context) if context.has_parts() => {
@@ -273,7 +274,7 @@ impl Worker {
         if held.is_some() && self.aside.holds == held {
             return true;
         }
-        context.clear();
+        context.clear_sequences();
         let (Some(seq_id), Some((_, n_past @ 1..))) = (seq_id, held) else { return true };
         self.context.part_state(seq_id, 0..n_past).is_some_and(|state| context.append_state(0, &state))
     }

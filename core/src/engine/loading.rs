@@ -181,6 +181,7 @@ pub(super) fn new_context(
         unified: !options.deterministic,
         parts: true,
         pieces: false,
+        promised: false,
     };
     let context = Context::new(model, &params)?;
     Ok((context, Pace::new(limits.threads, &threads_before)))

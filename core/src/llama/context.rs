@@ -49,6 +49,9 @@ pub(crate) struct ContextParams {
     pub(crate) parts: bool,
     /// Whether [`Context::decode_in_pieces`] is wanted.
     pub(crate) pieces: bool,
+    /// Whether the memory of sequences may be there only when it is used. A
+    /// context is made sooner then. The caller has counted it.
+    pub(crate) promised: bool,
 }
 
 /// Why a decode did not happen.
@@ -163,6 +166,7 @@ impl Context {
             shim::mullama_context_new(
                 model.as_ptr(),
                 &raw const raw,
+                params.promised,
                 &raw mut context,
                 error.as_mut_ptr(),
                 error.size(),
@@ -374,7 +378,12 @@ impl Context {
         self.parts
     }
 
-    /// Forgets all sequences.
+    /// Forgets all sequences, and leaves what they were as it is in memory.
+    pub(crate) fn clear_sequences(&mut self) {
+        (0..self.n_seq_max).for_each(|seq_id| self.clear_sequence(seq_id));
+    }
+
+    /// Forgets all sequences, and writes zeros over them.
     pub(crate) fn clear(&mut self) {
         // SAFETY: the context is live.
         unsafe { shim::mullama_memory_clear(self.context.as_ptr()) };

@@ -56,6 +56,27 @@ template <typename Function> Function * cpu_proc(const char * name) {
     return reg == nullptr ? nullptr : reinterpret_cast<Function *>(ggml_backend_reg_get_proc_address(reg, name));
 }
 
+// While it lives, memory that this thread has cleared is zero, but its pages are there
+// only when they are used: see `core/cmake/buffers.cmake`. A build without that clears it.
+class Promise {
+  public:
+    explicit Promise(bool promised)
+        : tell(promised ? cpu_proc<void(bool)>("mullama_promise_cleared_memory") : nullptr) {
+        if (tell != nullptr) {
+            tell(true);
+        }
+    }
+    Promise(const Promise &) = delete;
+    ~Promise() {
+        if (tell != nullptr) {
+            tell(false);
+        }
+    }
+
+  private:
+    void (*tell)(bool);
+};
+
 } // namespace
 
 // A graph of one operation, which is to call `work` on each thread.
@@ -132,10 +153,11 @@ int32_t mullama_model_load(const char * path, const llama_model_params * params,
     });
 }
 
-int32_t mullama_context_new(llama_model * model, const llama_context_params * params, llama_context ** context,
-                            char * error, size_t error_size) {
+int32_t mullama_context_new(llama_model * model, const llama_context_params * params, bool promised,
+                            llama_context ** context, char * error, size_t error_size) {
     *context = nullptr;
     return guarded(error, error_size, [&]() -> int32_t {
+        const Promise promise(promised);
         *context = llama_init_from_model(model, *params);
         return *context != nullptr ? MULLAMA_OK : MULLAMA_NULL;
     });

@@ -48,8 +48,9 @@ int32_t mullama_device_at(size_t index, mullama_device * device, char * error, s
 
 int32_t mullama_model_load(const char * path, const llama_model_params * params, llama_model ** model, char * error,
                            size_t error_size);
-int32_t mullama_context_new(llama_model * model, const llama_context_params * params, llama_context ** context,
-                            char * error, size_t error_size);
+// `promised`: cleared memory on the CPU may be there only when it is used.
+int32_t mullama_context_new(llama_model * model, const llama_context_params * params, bool promised,
+                            llama_context ** context, char * error, size_t error_size);
 // llama_decode's code, or one of the codes above.
 int32_t mullama_decode(llama_context * context, const llama_batch * batch, char * error, size_t error_size);
 // Returns true when the whole range was removed.

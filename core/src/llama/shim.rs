@@ -55,6 +55,7 @@ unsafe extern "C" {
     pub(super) fn mullama_context_new(
         model: *mut sys::llama_model,
         params: *const sys::llama_context_params,
+        promised: bool,
         context: *mut *mut sys::llama_context,
         error: *mut c_char,
         error_size: usize,
