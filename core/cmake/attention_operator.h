@@ -1,35 +1,46 @@
 // Stands in a copy of ggml's operators, before the one for attention: see
-// `attention.cmake`. Which rows and heads a thread computes with `attention_rows.h`.
+// `attention.cmake`. Which queries a thread computes with `attention_rows.h`, and when.
 
 #ifdef MULLAMA_ROWS_IN_VECTORS
 
+#include <array>
+#include <numeric>
+
 namespace mullama {
 
-// One operation. A unit of it is a row and a KV head, whose heads are computed together.
+// One operation.
 class Attention {
   public:
     Attention(const ggml_compute_params * params, ggml_tensor * dst)
         : params(params), dst(dst), q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]),
           sinks(dst->src[4]), group(q->ne[2] / k->ne[2]) {
-        std::memcpy(&scale, dst->op_params, sizeof(float));
+        std::memcpy(&shape.scale, dst->op_params, sizeof(float));
         std::memcpy(&max_bias, dst->op_params + 1, sizeof(float));
-        std::memcpy(&softcap, dst->op_params + 2, sizeof(float));
+        std::memcpy(&shape.softcap, dst->op_params + 2, sizeof(float));
     }
 
-    // Whether rows of this kind can be computed here.
+    // Whether it can be computed here.
     bool is_fit() const {
-        return !params->use_ref && q->type == GGML_TYPE_F32 && k->type == v->type &&
-            (k->type == GGML_TYPE_F16 || k->type == GGML_TYPE_BF16) && (mask == nullptr || mask->type == GGML_TYPE_F16) &&
-            k->ne[0] % 16 == 0 && v->ne[0] % 16 == 0 && k->ne[0] <= NUMBERS && v->ne[0] <= NUMBERS &&
-            v->ne[2] == k->ne[2] && v->ne[3] == k->ne[3] && group * k->ne[2] == q->ne[2];
+        const auto has_type = [](const ggml_tensor * x) {
+            return x->type == GGML_TYPE_F16 || x->type == GGML_TYPE_BF16 || x->type == GGML_TYPE_Q8_0;
+        };
+        return !params->use_ref && q->type == GGML_TYPE_F32 && has_type(k) && has_type(v) &&
+            (mask == nullptr || mask->type == GGML_TYPE_F16) && k->ne[0] % 16 == 0 && v->ne[0] % 16 == 0 &&
+            k->ne[0] <= NUMBERS && v->ne[0] <= NUMBERS && v->ne[2] == k->ne[2] && v->ne[3] == k->ne[3] &&
+            group * k->ne[2] == q->ne[2];
     }
 
     void compute() const {
-        const bool is_lone = q->ne[1] * q->ne[3] == 1 && !has_masks_by_head();
-        if (is_lone && k->ne[2] % params->nth != 0 && n_parts() > 1 && has_room()) {
-            compute_in_parts();
+        if (params->ith == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+        }
+        ggml_barrier(params->threadpool);
+        // Divided among threads by heads, a lone row may leave some of them idle.
+        const bool is_lone = q->ne[1] * q->ne[3] == 1 && k->ne[2] % params->nth != 0;
+        if (is_lone && n_chunks() > 1 && !has_masks_by_head() && has_room_for_chunks()) {
+            compute_chunks();
         } else {
-            compute_units();
+            compute_blocks();
         }
     }
 
@@ -38,36 +49,30 @@ class Attention {
     ggml_tensor * dst;
     const ggml_tensor *q, *k, *v, *mask, *sinks;
     std::int64_t group;  // heads that share a KV head
-    float scale, max_bias, softcap;
+    Shape shape;
+    float max_bias;
 
-    // Up to `HEADS` heads, from `head` on, of a row.
-    struct Heads {
-        std::int64_t row, head, sequence;
-        int n;
-        Cells keys, values;
-        Shape shapes[HEADS];
-        alignas(64) float queries[HEADS][NUMBERS];
+    // Rows whose queries share what is read: those of a long prompt.
+    static constexpr std::int64_t ROWS = 16;
+    static constexpr std::int64_t LONG = 64;
+
+    // A KV head of the cells that a row may see.
+    struct Place {
+        std::int64_t kv_head, sequence;
     };
 
-    Heads heads(std::int64_t row, std::int64_t head, std::int64_t sequence, int n) const {
-        Heads heads;
-        heads.row = row, heads.head = head, heads.sequence = sequence, heads.n = n;
-        const auto cells = [&](const ggml_tensor * x) {
-            const char * first = static_cast<const char *>(x->data) + head / group * x->nb[2] +
-                sequence / (q->ne[3] / x->ne[3]) * x->nb[3];
-            return Cells{first, x->nb[1], x->ne[0]};
-        };
-        heads.keys = cells(k), heads.values = cells(v);
-        const float factor = softcap == 0 ? scale : scale / softcap;
-        for (int h = 0; h < n; ++h) {
-            heads.shapes[h] = {softcap, slope(head + h)};
-            const auto * numbers = reinterpret_cast<const float *>(static_cast<const char *>(q->data) + row * q->nb[1] +
-                (head + h) * q->nb[2] + sequence * q->nb[3]);
-            for (std::int64_t d = 0; d < k->ne[0]; ++d) {
-                heads.queries[h][d] = numbers[d] * factor;
-            }
-        }
-        return heads;
+    Cells cells(const ggml_tensor * x, Place place) const {
+        const char * first = static_cast<const char *>(x->data) + place.kv_head * x->nb[2] +
+            place.sequence / (q->ne[3] / x->ne[3]) * x->nb[3];
+        return {first, x->nb[1], x->ne[0]};
+    }
+
+    bool has_masks_by_head() const { return mask != nullptr && mask->ne[2] > 1; }
+
+    const std::uint16_t * mask_of(std::int64_t row, std::int64_t head, std::int64_t sequence) const {
+        return mask == nullptr ? nullptr : reinterpret_cast<const std::uint16_t *>(
+            static_cast<const char *>(mask->data) + row * mask->nb[1] + head % mask->ne[2] * mask->nb[2] +
+            sequence % mask->ne[3] * mask->nb[3]);
     }
 
     // ALiBi, as ggml has it.
@@ -80,12 +85,9 @@ class Attention {
                         : std::pow(std::pow(2.0f, -max_bias / 2 / n), float(2 * (head - n) + 1));
     }
 
-    bool has_masks_by_head() const { return mask != nullptr && mask->ne[2] > 1; }
-
-    const std::uint16_t * mask_of(std::int64_t row, std::int64_t head, std::int64_t sequence) const {
-        return mask == nullptr ? nullptr : reinterpret_cast<const std::uint16_t *>(
-            static_cast<const char *>(mask->data) + row * mask->nb[1] + head % mask->ne[2] * mask->nb[2] +
-            sequence % mask->ne[3] * mask->nb[3]);
+    Query query(std::int64_t row, std::int64_t head, std::int64_t sequence, const Seen & seen, float * result) const {
+        const char * numbers = static_cast<const char *>(q->data) + row * q->nb[1] + head * q->nb[2] + sequence * q->nb[3];
+        return {reinterpret_cast<const float *>(numbers), &seen, slope(head), result};
     }
 
     float * result(std::int64_t row, std::int64_t head, std::int64_t sequence) const {
@@ -97,130 +99,225 @@ class Attention {
         return sinks == nullptr ? nullptr : static_cast<const float *>(sinks->data) + head;
     }
 
-    template <class Half>
-    static void attend_to(const Heads & heads, const Seen & seen, Weight * weights, float * const * results) {
-        const float * queries[HEADS];
-        for (int h = 0; h < heads.n; ++h) {
-            queries[h] = heads.queries[h];
-        }
-        const auto run = [&](auto attend) {
-            attend(queries, heads.keys, heads.values, seen, heads.shapes, weights, results);
-        };
-        switch (heads.n) {
-            case 1: return run(attend<Half, 1>);
-            case 2: return run(attend<Half, 2>);
-            case 3: return run(attend<Half, 3>);
-            default: return run(attend<Half, 4>);
+    // For cells of that type.
+    template <class With> static auto with_type(ggml_type type, With with) {
+        switch (type) {
+            case GGML_TYPE_F16: return with(CellOfF16());
+            case GGML_TYPE_BF16: return with(CellOfBF16());
+            default: return with(CellOfQ8_0());
         }
     }
 
-    void attend_to(const Heads & heads, const Seen & seen, Weight * weights, float * const * results) const {
-        if (k->type == GGML_TYPE_F16) {
-            attend_to<F16>(heads, seen, weights, results);
-        } else {
-            attend_to<BF16>(heads, seen, weights, results);
-        }
+    Chunk chunk(Place place, const Seen & seen) const {
+        const Kernels kernels = with_type(k->type, [&](auto keys) {
+            return with_type(v->type, [&](auto values) { return Kernels::of<decltype(keys), decltype(values)>(); });
+        });
+        return {kernels, cells(k, place), cells(v, place), seen.cells, seen.n};
     }
 
-    // Threads take units in turn: rows see different numbers of cells.
-    void compute_units() const {
-        const std::int64_t n_units = q->ne[1] * k->ne[2] * q->ne[3];
-        if (params->ith == 0) {
-            ggml_threadpool_chunk_set(params->threadpool, params->nth);
-        }
-        ggml_barrier(params->threadpool);
+    // Threads take blocks of rows, for a KV head, in turn: rows see different numbers of
+    // cells.
+    void compute_blocks() const {
+        const std::int64_t rows = q->ne[1] >= LONG && !has_masks_by_head() && has_room_for_blocks() ? ROWS : 1;
+        const std::int64_t n_blocks = (q->ne[1] + rows - 1) / rows, n_units = n_blocks * k->ne[2] * q->ne[3];
         for (std::int64_t unit = params->ith; unit < n_units; unit = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-            const std::int64_t row = unit % q->ne[1], kv_head = unit / q->ne[1] % k->ne[2];
-            const std::int64_t sequence = unit / q->ne[1] / k->ne[2];
-            const std::int64_t end = (kv_head + 1) * group;
-            const std::int64_t most = has_masks_by_head() ? 1 : HEADS;
-            for (std::int64_t head = kv_head * group; head < end; head += most) {
-                compute_whole(heads(row, head, sequence, int(std::min(most, end - head))));
+            const std::int64_t first = unit % n_blocks * rows;
+            const Place place{unit / n_blocks % k->ne[2], unit / n_blocks / k->ne[2]};
+            if (rows == 1) {
+                compute_row(first, place);
+            } else {
+                compute_block(first, std::min(rows, q->ne[1] - first), place);
             }
         }
     }
 
-    void compute_whole(const Heads & heads) const {
-        alignas(64) float of_chunk[HEADS][NUMBERS];
-        float *results[HEADS], *chunk_results[HEADS];
-        Weight all[HEADS], chunk[HEADS];
-        for (int h = 0; h < heads.n; ++h) {
-            results[h] = result(heads.row, heads.head + h, heads.sequence);
-            chunk_results[h] = of_chunk[h];
-            all[h] = NOTHING;
-        }
-        const std::uint16_t * mask_of_heads = mask_of(heads.row, heads.head, heads.sequence);
-        Seen seen;
-        for (std::int64_t cell = 0; cell < k->ne[1];) {
-            cell = find_seen(mask_of_heads, cell, k->ne[1], seen);
-            if (seen.n == 0) {
-                break;
+    void compute_row(std::int64_t row, Place place) const {
+        const std::int64_t end = (place.kv_head + 1) * group, together = has_masks_by_head() ? 1 : QUERIES;
+        for (std::int64_t head = place.kv_head * group; head < end; head += together) {
+            const int n = int(std::min(together, end - head));
+            const std::uint16_t * mask_of_heads = mask_of(row, head, place.sequence);
+            Weight all[QUERIES] = {NOTHING, NOTHING, NOTHING, NOTHING};
+            Seen seen;
+            for (std::int64_t cell = 0; cell < k->ne[1];) {
+                cell = find_seen(mask_of_heads, cell, k->ne[1], seen);
+                if (seen.n > 0) {
+                    add_heads(row, head, n, place, seen, all);
+                }
             }
-            attend_to(heads, seen, chunk, chunk_results);
-            for (int h = 0; h < heads.n; ++h) {
-                merge(all[h], results[h], chunk[h], of_chunk[h], v->ne[0]);
+            for (int h = 0; h < n; ++h) {
+                finish(all[h], sink(head + h), result(row, head + h, place.sequence), v->ne[0]);
             }
         }
-        for (int h = 0; h < heads.n; ++h) {
-            finish(all[h], sink(heads.head + h), results[h], v->ne[0]);
+    }
+
+    // Adds a chunk to what a row has of `n` heads.
+    void add_heads(std::int64_t row, std::int64_t head, int n, Place place, const Seen & seen, Weight * all) const {
+        alignas(64) float of_chunk[QUERIES][NUMBERS];
+        Query queries[QUERIES];
+        Weight weights[QUERIES];
+        for (int h = 0; h < n; ++h) {
+            queries[h] = query(row, head + h, place.sequence, seen, of_chunk[h]);
+        }
+        attend(chunk(place, seen), shape, queries, n, weights);
+        for (int h = 0; h < n; ++h) {
+            merge(all[h], result(row, head + h, place.sequence), weights[h], of_chunk[h], v->ne[0]);
         }
     }
 
-    // One row has few units. Then threads take chunks of them in turn, and merge them
-    // when all are there. What a chunk came to lies in ggml's work memory: the weight,
-    // then the sums.
+    // A thread's part of ggml's work memory has room for what a chunk of cells is when it
+    // is widened, and for what all queries of a block have.
 
-    std::int64_t n_parts() const { return (k->ne[1] + CHUNK - 1) / CHUNK; }
-    std::int64_t part_size() const { return v->ne[0] + 2; }
-    bool has_room() const {
-        return std::size_t(n_parts() * q->ne[2] * part_size()) * sizeof(float) <= params->wsize;
+    float * part_of_memory() const {
+        return static_cast<float *>(params->wdata) + params->wsize / sizeof(float) / params->nth * params->ith;
     }
-    float * part(std::int64_t head, std::int64_t chunk) const {
-        return static_cast<float *>(params->wdata) + (head * n_parts() + chunk) * part_size();
+    bool has_room_for_blocks() const {
+        const std::int64_t needed = CHUNK * (k->ne[0] + v->ne[0]) + 2 * ROWS * group;
+        return needed <= std::int64_t(params->wsize / sizeof(float) / params->nth);
     }
 
-    void compute_in_parts() const {
-        if (params->ith == 0) {
-            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+    void compute_block(std::int64_t first, std::int64_t n_rows, Place place) const {
+        const std::int64_t first_head = place.kv_head * group;
+        float * const keys = part_of_memory();
+        float * const values = keys + CHUNK * k->ne[0];
+        Weight * const all = reinterpret_cast<Weight *>(values + CHUNK * v->ne[0]);
+        std::fill_n(all, n_rows * group, NOTHING);
+        Seen own[ROWS];
+        const Seen * seen[ROWS];
+        std::int64_t next[ROWS] = {};
+        while (find_block(first, n_rows, place, own, seen, next)) {
+            const Seen & most = **std::max_element(seen, seen + n_rows, [](auto a, auto b) { return a->n < b->n; });
+            if (std::all_of(seen, seen + n_rows, [&](auto row) { return is_beginning(*row, most); })) {
+                with_type(k->type, [&](auto type) { widen_keys<decltype(type)>(cells(k, place), most, keys); });
+                with_type(v->type, [&](auto type) { widen_cells<decltype(type)>(cells(v, place), most, values); });
+                add_block(first, n_rows, place, seen, widened(keys, values, most.n), all);
+                continue;
+            }
+            for (std::int64_t row = 0; row < n_rows; ++row) {
+                for (std::int64_t head = 0; seen[row]->n > 0 && head < group; head += QUERIES) {
+                    const int n = int(std::min<std::int64_t>(QUERIES, group - head));
+                    add_heads(first + row, first_head + head, n, place, *seen[row], all + row * group + head);
+                }
+            }
         }
-        ggml_barrier(params->threadpool);
+        for (std::int64_t i = 0; i < n_rows * group; ++i) {
+            const std::int64_t head = first_head + i % group;
+            finish(all[i], sink(head), result(first + i / group, head, place.sequence), v->ne[0]);
+        }
+    }
+
+    // The next cells that each row of a block sees, from cell `next` on. Most rows see
+    // what the last one sees. Returns whether any sees one.
+    bool find_block(std::int64_t first, std::int64_t n_rows, Place place, Seen * own, const Seen ** seen,
+                    std::int64_t * next) const {
+        const auto mask_of_row = [&](std::int64_t row) { return mask_of(first + row, 0, place.sequence); };
+        const std::int64_t last = n_rows - 1, from = next[last], end = k->ne[1];
+        next[last] = find_seen(mask_of_row(last), from, end, own[last]);
+        seen[last] = &own[last];
+        bool any = own[last].n > 0;
+        for (std::int64_t row = 0; row < last; ++row) {
+            if (next[row] == from && (mask == nullptr || std::equal(mask_of_row(row) + from, mask_of_row(row) + next[last],
+                                                                     mask_of_row(last) + from))) {
+                next[row] = next[last];
+                seen[row] = seen[last];
+            } else {
+                next[row] = find_seen(mask_of_row(row), next[row], end, own[row]);
+                seen[row] = &own[row];
+            }
+            any = any || seen[row]->n > 0;
+        }
+        return any;
+    }
+
+    Chunk widened(const float * keys, const float * values, int n) const {
+        static const auto in_order = [] {
+            std::array<std::int32_t, CHUNK> cells;
+            std::iota(cells.begin(), cells.end(), 0);
+            return cells;
+        }();
+        const auto cells = [](const float * first, std::int64_t numbers) {
+            return Cells{reinterpret_cast<const char *>(first), numbers * sizeof(float), numbers};
+        };
+        return {kernels_of_widened(), cells(keys, k->ne[0]), cells(values, v->ne[0]), in_order.data(), n};
+    }
+
+    // Adds a chunk, of which each row sees the first cells, to what a block has.
+    void add_block(std::int64_t first, std::int64_t n_rows, Place place, const Seen * const * seen, const Chunk & chunk,
+                   Weight * all) const {
+        alignas(64) float of_chunk[QUERIES][NUMBERS];
+        Query queries[QUERIES];
+        std::int64_t indices[QUERIES];
+        int n = 0;
+        for (std::int64_t i = 0; i < n_rows * group; ++i) {
+            const std::int64_t row = i / group, head = place.kv_head * group + i % group;
+            if (seen[row]->n > 0) {
+                queries[n] = query(first + row, head, place.sequence, *seen[row], of_chunk[n]);
+                indices[n++] = i;
+            }
+            if (n == QUERIES || (n > 0 && i + 1 == n_rows * group)) {
+                Weight weights[QUERIES];
+                attend(chunk, shape, queries, n, weights);
+                for (int at = 0; at < n; ++at) {
+                    const std::int64_t index = indices[at];
+                    merge(all[index], result(first + index / group, place.kv_head * group + index % group, place.sequence),
+                          weights[at], of_chunk[at], v->ne[0]);
+                }
+                n = 0;
+            }
+        }
+    }
+
+    // Of a lone row threads take chunks in turn, and merge them when all are there. What
+    // a chunk came to lies in ggml's work memory: the weight, then the sums.
+
+    std::int64_t n_chunks() const { return (k->ne[1] + CHUNK - 1) / CHUNK; }
+    std::int64_t chunk_size() const { return v->ne[0] + 2; }
+    bool has_room_for_chunks() const {
+        return std::size_t(n_chunks() * q->ne[2] * chunk_size()) * sizeof(float) <= params->wsize;
+    }
+    float * of_chunk(std::int64_t head, std::int64_t index) const {
+        return static_cast<float *>(params->wdata) + (head * n_chunks() + index) * chunk_size();
+    }
+
+    void compute_chunks() const {
         Seen seen;
         std::int64_t n_found = 0, cell = 0;
-        for (std::int64_t item = params->ith; item < n_parts() * k->ne[2];
-             item = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-            const std::int64_t chunk = item / k->ne[2], kv_head = item % k->ne[2], end = (kv_head + 1) * group;
-            for (; n_found <= chunk; ++n_found) {
+        for (std::int64_t unit = params->ith; unit < n_chunks() * k->ne[2];
+             unit = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+            const std::int64_t index = unit / k->ne[2];
+            const Place place{unit % k->ne[2], 0};
+            for (; n_found <= index; ++n_found) {
                 cell = find_seen(mask_of(0, 0, 0), cell, k->ne[1], seen);
             }
-            for (std::int64_t head = kv_head * group; head < end; head += HEADS) {
-                compute_part(heads(0, head, 0, int(std::min<std::int64_t>(HEADS, end - head))), chunk, seen);
+            const std::int64_t end = (place.kv_head + 1) * group;
+            for (std::int64_t head = place.kv_head * group; head < end; head += QUERIES) {
+                compute_chunk(head, int(std::min<std::int64_t>(QUERIES, end - head)), place, index, seen);
             }
         }
         ggml_barrier(params->threadpool);
         for (std::int64_t head = params->ith; head < q->ne[2]; head += params->nth) {
             Weight all = NOTHING;
-            for (std::int64_t chunk = 0; chunk < n_parts(); ++chunk) {
+            for (std::int64_t index = 0; index < n_chunks(); ++index) {
                 Weight weight;
-                std::memcpy(&weight, part(head, chunk), sizeof(weight));
+                std::memcpy(&weight, of_chunk(head, index), sizeof(weight));
                 if (weight.sum != 0) {
-                    merge(all, result(0, head, 0), weight, part(head, chunk) + 2, v->ne[0]);
+                    merge(all, result(0, head, 0), weight, of_chunk(head, index) + 2, v->ne[0]);
                 }
             }
             finish(all, sink(head), result(0, head, 0), v->ne[0]);
         }
     }
 
-    void compute_part(const Heads & heads, std::int64_t chunk, const Seen & seen) const {
-        Weight weights[HEADS] = {NOTHING, NOTHING, NOTHING, NOTHING};
+    void compute_chunk(std::int64_t head, int n, Place place, std::int64_t index, const Seen & seen) const {
+        Weight weights[QUERIES] = {NOTHING, NOTHING, NOTHING, NOTHING};
         if (seen.n > 0) {
-            float * results[HEADS];
-            for (int h = 0; h < heads.n; ++h) {
-                results[h] = part(heads.head + h, chunk) + 2;
+            Query queries[QUERIES];
+            for (int h = 0; h < n; ++h) {
+                queries[h] = query(0, head + h, 0, seen, of_chunk(head + h, index) + 2);
             }
-            attend_to(heads, seen, weights, results);
+            attend(chunk(place, seen), shape, queries, n, weights);
         }
-        for (int h = 0; h < heads.n; ++h) {
-            std::memcpy(part(heads.head + h, chunk), &weights[h], sizeof(Weight));
+        for (int h = 0; h < n; ++h) {
+            std::memcpy(of_chunk(head + h, index), &weights[h], sizeof(Weight));
         }
     }
 };

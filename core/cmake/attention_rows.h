@@ -1,15 +1,14 @@
-// Stands before a copy of ggml's operators: see `attention.cmake`. Pure, and without
-// a name of ggml's, so that a test can compile it alone.
+// Stands before a copy of ggml's operators, behind `masked_cells.h` and
+// `attention_vectors.h`: see `attention.cmake`. Pure, and without a name of ggml's, so
+// that a test can compile it alone.
 //
-// Attention of a row, for heads that share a KV head. The cells that the row sees are
-// taken in chunks of the same size, wherever they lie. A chunk has all its logits, its
-// largest one, its weights and its sum of values, in that order; then it is merged with
-// those before. So the result is the same, bit for bit, whatever cells lie between, on
-// whatever thread a chunk is computed, and with AVX2 and AVX-512 alike.
+// Attention of queries, each a row's of a head. The cells that a row sees are taken in
+// chunks of the same size, wherever they lie. A chunk has all its logits, its largest
+// one, its weights and its sum of values, in that order; then it is merged with those
+// before. So the result is the same, bit for bit, whatever cells lie between, whatever
+// queries are computed together, on whatever thread, and with AVX2 and AVX-512 alike.
 
-#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__) && defined(__F16C__))
-#define MULLAMA_ROWS_IN_VECTORS
-#include <immintrin.h>
+#ifdef MULLAMA_ROWS_IN_VECTORS
 
 #include <algorithm>
 #include <cmath>
@@ -18,166 +17,6 @@
 #include <cstring>
 
 namespace mullama {
-
-#if defined(__AVX512F__)
-
-// Sixteen numbers.
-struct Sixteen {
-    __m512 all;
-};
-
-// Sums over the lanes of as many vectors are made at once.
-constexpr int SUMS = 16;
-
-inline Sixteen same(float value) { return {_mm512_set1_ps(value)}; }
-inline Sixteen load(const float * from) { return {_mm512_loadu_ps(from)}; }
-inline void store(float * to, Sixteen x) { _mm512_storeu_ps(to, x.all); }
-inline Sixteen add(Sixteen a, Sixteen b) { return {_mm512_add_ps(a.all, b.all)}; }
-inline Sixteen subtract(Sixteen a, Sixteen b) { return {_mm512_sub_ps(a.all, b.all)}; }
-inline Sixteen multiply(Sixteen a, Sixteen b) { return {_mm512_mul_ps(a.all, b.all)}; }
-inline Sixteen multiply_add(Sixteen a, Sixteen b, Sixteen c) { return {_mm512_fmadd_ps(a.all, b.all, c.all)}; }
-inline Sixteen larger(Sixteen a, Sixteen b) { return {_mm512_max_ps(a.all, b.all)}; }
-inline Sixteen nearest_integers(Sixteen x) { return {_mm512_roundscale_ps(x.all, 0)}; }
-
-inline Sixteen two_to_the(Sixteen integers) {
-    const __m512i exponents = _mm512_add_epi32(_mm512_cvtps_epi32(integers.all), _mm512_set1_epi32(127));
-    return {_mm512_castsi512_ps(_mm512_slli_epi32(exponents, 23))};
-}
-
-// `x`, or 0 where `decider` is less than `least`.
-inline Sixteen zero_below(Sixteen decider, float least, Sixteen x) {
-    const __mmask16 keep = _mm512_cmp_ps_mask(decider.all, _mm512_set1_ps(least), _CMP_NLT_UQ);
-    return {_mm512_maskz_mov_ps(keep, x.all)};
-}
-
-inline Sixteen widen_f16(const char * from) {
-    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)))};
-}
-
-inline Sixteen widen_bf16(const char * from) {
-    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
-    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
-}
-
-inline __m256 first_half(Sixteen x) { return _mm512_castps512_ps256(x.all); }
-inline __m256 second_half(Sixteen x) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x.all), 1)); }
-
-// The sum of the lanes of `x[i]` goes to `sums[i]`. Lanes are added in the order that
-// halving gives: lane i and lane i + 8, then i + 4, i + 2, i + 1.
-inline void sum_lanes(const Sixteen * x, float * sums) {
-    __m512 eight[8], four[4], two[2];
-    for (int i = 0; i < 8; ++i) {
-        // Two of the vectors that end in the same part of 128 bits.
-        const __m512 one = x[4 * (2 * i % 4) + i / 2].all, other = x[4 * (2 * i % 4 + 1) + i / 2].all;
-        eight[i] = _mm512_add_ps(_mm512_shuffle_f32x4(one, other, 0x44), _mm512_shuffle_f32x4(one, other, 0xEE));
-    }
-    for (int i = 0; i < 4; ++i) {
-        const __m512 one = eight[2 * i], other = eight[2 * i + 1];
-        four[i] = _mm512_add_ps(_mm512_shuffle_f32x4(one, other, 0x88), _mm512_shuffle_f32x4(one, other, 0xDD));
-    }
-    for (int i = 0; i < 2; ++i) {
-        const __m512 one = four[2 * i], other = four[2 * i + 1];
-        two[i] = _mm512_add_ps(_mm512_shuffle_ps(one, other, 0x44), _mm512_shuffle_ps(one, other, 0xEE));
-    }
-    _mm512_storeu_ps(sums, _mm512_add_ps(_mm512_shuffle_ps(two[0], two[1], 0x88),
-                                         _mm512_shuffle_ps(two[0], two[1], 0xDD)));
-}
-
-#else
-
-struct Sixteen {
-    __m256 first, second;
-};
-
-constexpr int SUMS = 4;
-
-inline Sixteen same(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
-inline Sixteen load(const float * from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
-inline void store(float * to, Sixteen x) {
-    _mm256_storeu_ps(to, x.first);
-    _mm256_storeu_ps(to + 8, x.second);
-}
-inline Sixteen add(Sixteen a, Sixteen b) { return {_mm256_add_ps(a.first, b.first), _mm256_add_ps(a.second, b.second)}; }
-inline Sixteen subtract(Sixteen a, Sixteen b) {
-    return {_mm256_sub_ps(a.first, b.first), _mm256_sub_ps(a.second, b.second)};
-}
-inline Sixteen multiply(Sixteen a, Sixteen b) {
-    return {_mm256_mul_ps(a.first, b.first), _mm256_mul_ps(a.second, b.second)};
-}
-inline Sixteen multiply_add(Sixteen a, Sixteen b, Sixteen c) {
-    return {_mm256_fmadd_ps(a.first, b.first, c.first), _mm256_fmadd_ps(a.second, b.second, c.second)};
-}
-inline Sixteen larger(Sixteen a, Sixteen b) {
-    return {_mm256_max_ps(a.first, b.first), _mm256_max_ps(a.second, b.second)};
-}
-inline Sixteen nearest_integers(Sixteen x) { return {_mm256_round_ps(x.first, 0), _mm256_round_ps(x.second, 0)}; }
-
-inline __m256 two_to_the(__m256 integers) {
-    const __m256i exponents = _mm256_add_epi32(_mm256_cvtps_epi32(integers), _mm256_set1_epi32(127));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(exponents, 23));
-}
-inline Sixteen two_to_the(Sixteen integers) { return {two_to_the(integers.first), two_to_the(integers.second)}; }
-
-inline Sixteen zero_below(Sixteen decider, float least, Sixteen x) {
-    const __m256 bound = _mm256_set1_ps(least);
-    return {_mm256_and_ps(_mm256_cmp_ps(decider.first, bound, _CMP_NLT_UQ), x.first),
-            _mm256_and_ps(_mm256_cmp_ps(decider.second, bound, _CMP_NLT_UQ), x.second)};
-}
-
-inline Sixteen widen_f16(const char * from) {
-    const __m128i * halves = reinterpret_cast<const __m128i *>(from);
-    return {_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
-}
-
-inline __m256 widen_bf16(__m128i halves) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
-}
-inline Sixteen widen_bf16(const char * from) {
-    const __m128i * halves = reinterpret_cast<const __m128i *>(from);
-    return {widen_bf16(_mm_loadu_si128(halves)), widen_bf16(_mm_loadu_si128(halves + 1))};
-}
-
-inline __m256 first_half(Sixteen x) { return x.first; }
-inline __m256 second_half(Sixteen x) { return x.second; }
-
-inline void sum_lanes(const Sixteen * x, float * sums) {
-    __m256 eight[4];
-    for (int i = 0; i < 4; ++i) {
-        eight[i] = _mm256_add_ps(x[i].first, x[i].second);
-    }
-    const __m256 even = _mm256_add_ps(_mm256_permute2f128_ps(eight[0], eight[2], 0x20),
-                                      _mm256_permute2f128_ps(eight[0], eight[2], 0x31));
-    const __m256 odd = _mm256_add_ps(_mm256_permute2f128_ps(eight[1], eight[3], 0x20),
-                                     _mm256_permute2f128_ps(eight[1], eight[3], 0x31));
-    // In each half: two numbers of an even vector, then two of an odd one.
-    const __m256 two = _mm256_add_ps(_mm256_shuffle_ps(even, odd, 0x44), _mm256_shuffle_ps(even, odd, 0xEE));
-    const __m256 one = _mm256_add_ps(_mm256_shuffle_ps(two, two, 0x88), _mm256_shuffle_ps(two, two, 0xDD));
-    _mm_storeu_ps(sums, _mm_movelh_ps(_mm256_castps256_ps128(one), _mm256_extractf128_ps(one, 1)));
-}
-
-#endif
-
-struct F16 {
-    static Sixteen widen(const char * from) { return widen_f16(from); }
-};
-
-struct BF16 {
-    static Sixteen widen(const char * from) { return widen_bf16(from); }
-};
-
-inline float sum_of_lanes(Sixteen x) {
-    const __m256 eight = _mm256_add_ps(first_half(x), second_half(x));
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
-}
-
-inline float largest_lane(Sixteen x) {
-    const __m256 eight = _mm256_max_ps(first_half(x), second_half(x));
-    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
-}
 
 // e to the power of `x`, which is not larger than 0, and 0 from -87 down. The series
 // of the exponential function to its seventh power, of what is left of `x` without
@@ -203,8 +42,8 @@ inline float exponential(float x) {
 // Cells that are taken together.
 constexpr int CHUNK = 128;
 
-// Most heads that are computed together: their sums fit the registers.
-constexpr int HEADS = 4;
+// Most queries that are computed together: their sums fit the registers.
+constexpr int QUERIES = 4;
 
 // Most numbers of a cell, for a head.
 constexpr int NUMBERS = 576;
@@ -241,13 +80,13 @@ inline std::int64_t find_seen(const std::uint16_t * mask, std::int64_t from, std
     return cell;
 }
 
-// The keys or values of a KV head: `n` numbers a cell, of 16 bits.
+// The keys or values of a KV head: `n` numbers a cell.
 struct Cells {
     const char * first;
     std::size_t stride;
     std::int64_t n;
 
-    const char * at(std::int32_t cell, std::int64_t number) const { return first + cell * stride + number * 2; }
+    const char * at(std::int32_t cell) const { return first + cell * stride; }
 };
 
 // What a chunk, or several, come to for a head, beside their weighted sum of values.
@@ -258,124 +97,271 @@ struct Weight {
 
 constexpr Weight NOTHING = {-INFINITY, 0};
 
-// How logits are changed, as ggml's operator has it.
+// How products become logits, as ggml's operator has it.
 struct Shape {
+    float scale;
     float softcap;  // 0: none
-    float slope;    // of the mask
 };
 
-template <class Half, int H>
-inline void find_logits(const float * const * queries, const Cells & keys, const Seen & seen, float (*logits)[CHUNK]) {
-    constexpr int AT_ONCE = SUMS / (H == 3 ? 4 : H);
-    for (int i = 0; i < seen.n; i += AT_ONCE) {
+template <class Type, int Q>
+inline void find_products(const float * const * queries, const Cells & keys, const std::int32_t * cells, int n,
+                          float (*products)[CHUNK]) {
+    constexpr int AT_ONCE = SUMS / (Q == 3 ? 4 : Q);
+    for (int i = 0; i < n; i += AT_ONCE) {
         Sixteen sums[SUMS];
-        const char * cells[AT_ONCE];
-        #pragma GCC unroll 16
+        const char * at[AT_ONCE];
+        MULLAMA_UNROLLED
         for (int c = 0; c < AT_ONCE; ++c) {
-            cells[c] = keys.at(seen.cells[std::min(i + c, seen.n - 1)], 0);
+            at[c] = keys.at(cells[std::min(i + c, n - 1)]);
         }
-        #pragma GCC unroll 16
+        MULLAMA_UNROLLED
         for (int s = 0; s < SUMS; ++s) {
             sums[s] = same(0.0f);
         }
         for (std::int64_t d = 0; d < keys.n; d += 16) {
-        #pragma GCC unroll 16
+            MULLAMA_UNROLLED
             for (int c = 0; c < AT_ONCE; ++c) {
-                const Sixteen key = Half::widen(cells[c] + d * 2);
-        #pragma GCC unroll 16
-                for (int h = 0; h < H; ++h) {
-                    sums[h * AT_ONCE + c] = multiply_add(key, load(queries[h] + d), sums[h * AT_ONCE + c]);
+                const Sixteen key = Type::widen(at[c], d);
+                MULLAMA_UNROLLED
+                for (int q = 0; q < Q; ++q) {
+                    sums[q * AT_ONCE + c] = multiply_add(key, load(queries[q] + d), sums[q * AT_ONCE + c]);
                 }
             }
         }
         float results[SUMS];
         sum_lanes(sums, results);
-        #pragma GCC unroll 16
-        for (int h = 0; h < H; ++h) {
-            std::memcpy(logits[h] + i, results + h * AT_ONCE, AT_ONCE * sizeof(float));
+        MULLAMA_UNROLLED
+        for (int q = 0; q < Q; ++q) {
+            std::memcpy(products[q] + i, results + q * AT_ONCE, AT_ONCE * sizeof(float));
         }
     }
 }
 
-// Turns logits into weights.
-inline Weight weigh(const Seen & seen, const Shape & shape, float * logits) {
+// Turns products with the cells that are seen into weights. Up to `n` cells the others
+// weigh nothing.
+inline Weight weigh(const Seen & seen, const Shape & shape, float slope, int n, float * products) {
+    const int padded = (seen.n + 15) / 16 * 16;
+    for (int i = 0; i < padded; i += 16) {
+        store(products + i, multiply(load(products + i), same(shape.scale)));
+    }
     if (shape.softcap != 0) {
         for (int i = 0; i < seen.n; ++i) {
-            logits[i] = shape.softcap * std::tanh(logits[i]);
+            products[i] = shape.softcap * std::tanh(products[i] / shape.softcap);
         }
     }
-    const int padded = (seen.n + 15) / 16 * 16;
     for (int i = seen.n; i < padded; ++i) {
-        logits[i] = -INFINITY;
+        products[i] = -INFINITY;
     }
     Sixteen most = same(-INFINITY);
     for (int i = 0; i < padded; i += 16) {
         const Sixteen bias = widen_f16(reinterpret_cast<const char *>(seen.biases + i));
-        const Sixteen logit = multiply_add(bias, same(shape.slope), load(logits + i));
-        store(logits + i, logit);
+        const Sixteen logit = multiply_add(bias, same(slope), load(products + i));
+        store(products + i, logit);
         most = larger(most, logit);
     }
     const float largest = largest_lane(most);
     Sixteen sum = same(0.0f);
     for (int i = 0; i < padded; i += 16) {
-        const Sixteen weight = exponential(subtract(load(logits + i), same(largest)));
-        store(logits + i, weight);
+        const Sixteen weight = exponential(subtract(load(products + i), same(largest)));
+        store(products + i, weight);
         sum = add(sum, weight);
+    }
+    for (int i = padded; i < n; i += 16) {
+        store(products + i, same(0.0f));
     }
     return {largest, sum_of_lanes(sum)};
 }
 
 // `N` vectors of the weighted sums, from number `d` on.
-template <class Half, int H, int N>
-inline void sum_values(const Cells & values, std::int64_t d, const Seen & seen, const float (*weights)[CHUNK],
-                       float * const * results) {
-    Sixteen sums[H][N];
-        #pragma GCC unroll 16
-    for (int h = 0; h < H; ++h) {
-        #pragma GCC unroll 16
+template <class Type, int Q, int N>
+inline void sum_some_values(const Cells & values, std::int64_t d, const std::int32_t * cells, int n,
+                            const float (*weights)[CHUNK], float * const * results) {
+    Sixteen sums[Q][N];
+    MULLAMA_UNROLLED
+    for (int q = 0; q < Q; ++q) {
+        MULLAMA_UNROLLED
         for (int v = 0; v < N; ++v) {
-            sums[h][v] = same(0.0f);
+            sums[q][v] = same(0.0f);
         }
     }
-    for (int i = 0; i < seen.n; ++i) {
-        const char * cell = values.at(seen.cells[i], d);
-        #pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) {
+        const char * cell = values.at(cells[i]);
+        MULLAMA_UNROLLED
         for (int v = 0; v < N; ++v) {
-            const Sixteen value = Half::widen(cell + v * 32);
-        #pragma GCC unroll 16
-            for (int h = 0; h < H; ++h) {
-                sums[h][v] = multiply_add(value, same(weights[h][i]), sums[h][v]);
+            const Sixteen value = Type::widen(cell, d + v * 16);
+            MULLAMA_UNROLLED
+            for (int q = 0; q < Q; ++q) {
+                sums[q][v] = multiply_add(value, same(weights[q][i]), sums[q][v]);
             }
         }
     }
-        #pragma GCC unroll 16
-    for (int h = 0; h < H; ++h) {
-        #pragma GCC unroll 16
+    MULLAMA_UNROLLED
+    for (int q = 0; q < Q; ++q) {
+        MULLAMA_UNROLLED
         for (int v = 0; v < N; ++v) {
-            store(results[h] + d + v * 16, sums[h][v]);
+            store(results[q] + d + v * 16, sums[q][v]);
         }
     }
 }
 
-// A chunk, which has a cell at least, for `H` heads.
-template <class Half, int H>
-inline void attend(const float * const * queries, const Cells & keys, const Cells & values, const Seen & seen,
-                   const Shape * shapes, Weight * weights, float * const * results) {
-    alignas(64) float logits[H][CHUNK];
-    find_logits<Half, H>(queries, keys, seen, logits);
-        #pragma GCC unroll 16
-    for (int h = 0; h < H; ++h) {
-        weights[h] = weigh(seen, shapes[h], logits[h]);
-    }
+template <class Type, int Q>
+inline void sum_values(const Cells & values, const std::int32_t * cells, int n, const float (*weights)[CHUNK],
+                       float * const * results) {
     // As many as the registers hold.
-    constexpr int N = SUMS == 16 ? 4 : 4 / H;
+    constexpr int N = SUMS == 16 ? 4 : 4 / Q;
     std::int64_t d = 0;
     for (; d + N * 16 <= values.n; d += N * 16) {
-        sum_values<Half, H, N>(values, d, seen, logits, results);
+        sum_some_values<Type, Q, N>(values, d, cells, n, weights, results);
     }
     for (; d < values.n; d += 16) {
-        sum_values<Half, H, 1>(values, d, seen, logits, results);
+        sum_some_values<Type, Q, 1>(values, d, cells, n, weights, results);
     }
+}
+
+// What depends on the types of keys and values, for each number of queries but 0.
+struct Kernels {
+    decltype(&find_products<CellOfF16, 1>) products[QUERIES];
+    decltype(&sum_values<CellOfF16, 1>) values[QUERIES];
+
+    template <class Keys, class Values> static Kernels of() {
+        return {{find_products<Keys, 1>, find_products<Keys, 2>, find_products<Keys, 3>, find_products<Keys, 4>},
+                {sum_values<Values, 1>, sum_values<Values, 2>, sum_values<Values, 3>, sum_values<Values, 4>}};
+    }
+};
+
+// The cells of some queries, one at least, in a KV head. Each query may see the first of
+// them alone.
+struct Chunk {
+    Kernels kernels;
+    Cells keys, values;
+    const std::int32_t * cells;
+    int n;
+};
+
+// A query in a chunk of which it sees a cell at least.
+struct Query {
+    const float * numbers;
+    const Seen * seen;
+    float slope;  // of the mask
+    float * result;
+};
+
+// What a chunk gives for `n` queries.
+inline void attend(const Chunk & chunk, const Shape & shape, const Query * queries, int n, Weight * weights) {
+    const float * numbers[QUERIES];
+    float * results[QUERIES];
+    for (int q = 0; q < n; ++q) {
+        numbers[q] = queries[q].numbers;
+        results[q] = queries[q].result;
+    }
+    alignas(64) float products[QUERIES][CHUNK];
+    chunk.kernels.products[n - 1](numbers, chunk.keys, chunk.cells, chunk.n, products);
+    for (int q = 0; q < n; ++q) {
+        weights[q] = weigh(*queries[q].seen, shape, queries[q].slope, chunk.n, products[q]);
+    }
+    chunk.kernels.values[n - 1](chunk.values, chunk.cells, chunk.n, products, results);
+}
+
+// Copies cells, so that many queries need not widen them.
+template <class Type> inline void widen_cells(const Cells & from, const Seen & seen, float * to) {
+    for (int i = 0; i < seen.n; ++i) {
+        const char * cell = from.at(seen.cells[i]);
+        for (std::int64_t d = 0; d < from.n; d += 16) {
+            store(to + i * from.n + d, Type::widen(cell, d));
+        }
+    }
+}
+
+#if defined(__AVX512F__)
+
+// Keys in columns: of 16 cells all first numbers, then all second ones, and so on. So
+// nothing is summed up over lanes, for which many queries pay once. The last cell stands
+// for those that lack.
+template <class Type> inline void widen_keys(const Cells & from, const Seen & seen, float * to) {
+    for (int i = 0; i < seen.n; i += 16) {
+        for (std::int64_t d = 0; d < from.n; d += 16) {
+            Sixteen numbers[16];
+            MULLAMA_UNROLLED
+            for (int c = 0; c < 16; ++c) {
+                numbers[c] = Type::widen(from.at(seen.cells[std::min(i + c, seen.n - 1)]), d);
+            }
+            transpose(numbers);
+            MULLAMA_UNROLLED
+            for (int c = 0; c < 16; ++c) {
+                store(to + i * from.n + (d + c) * 16, numbers[c]);
+            }
+        }
+    }
+}
+
+// Products of `Q` queries with 16 cells.
+template <int Q> struct Products {
+    Sixteen of[Q];
+};
+
+// The part of the products that the lanes `LANE`, `LANE + STEP` and so on of a vector
+// have in `find_products`, summed up in the order of `sum_lanes`.
+template <int Q, int STEP, int LANE>
+inline Products<Q> sum_columns(const float * const * queries, const float * columns, std::int64_t n) {
+    Products<Q> sums;
+    if constexpr (STEP == 16) {
+        MULLAMA_UNROLLED
+        for (int q = 0; q < Q; ++q) {
+            sums.of[q] = same(0.0f);
+        }
+        for (std::int64_t d = LANE; d < n; d += 16) {
+            const Sixteen keys = load(columns + d * 16);
+            MULLAMA_UNROLLED
+            for (int q = 0; q < Q; ++q) {
+                sums.of[q] = multiply_add(keys, same(queries[q][d]), sums.of[q]);
+            }
+        }
+    } else {
+        sums = sum_columns<Q, 2 * STEP, LANE>(queries, columns, n);
+        const Products<Q> others = sum_columns<Q, 2 * STEP, LANE + STEP>(queries, columns, n);
+        MULLAMA_UNROLLED
+        for (int q = 0; q < Q; ++q) {
+            sums.of[q] = add(sums.of[q], others.of[q]);
+        }
+    }
+    return sums;
+}
+
+// `find_products` of keys in columns, to the bit.
+template <int Q>
+inline void find_products_of_columns(const float * const * queries, const Cells & keys, const std::int32_t *, int n,
+                                     float (*products)[CHUNK]) {
+    for (int i = 0; i < n; i += 16) {
+        const float * columns = reinterpret_cast<const float *>(keys.first) + i * keys.n;
+        const Products<Q> sums = sum_columns<Q, 1, 0>(queries, columns, keys.n);
+        for (int q = 0; q < Q; ++q) {
+            store(products[q] + i, sums.of[q]);
+        }
+    }
+}
+
+inline Kernels kernels_of_widened() {
+    Kernels kernels = Kernels::of<CellOfF32, CellOfF32>();
+    kernels.products[0] = find_products_of_columns<1>;
+    kernels.products[1] = find_products_of_columns<2>;
+    kernels.products[2] = find_products_of_columns<3>;
+    kernels.products[3] = find_products_of_columns<4>;
+    return kernels;
+}
+
+#else
+
+template <class Type> inline void widen_keys(const Cells & from, const Seen & seen, float * to) {
+    widen_cells<Type>(from, seen, to);
+}
+
+inline Kernels kernels_of_widened() { return Kernels::of<CellOfF32, CellOfF32>(); }
+
+#endif
+
+// Whether one row sees the first of the cells that the other sees, in a chunk.
+inline bool is_beginning(const Seen & some, const Seen & of) {
+    return some.n <= of.n && std::memcmp(some.cells, of.cells, some.n * sizeof(some.cells[0])) == 0;
 }
 
 // Adds what a chunk came to. It has a cell at least.
@@ -386,7 +372,8 @@ inline void merge(Weight & all, float * sums, const Weight & chunk, const float 
         return;
     }
     const float largest = std::max(all.largest, chunk.largest);
-    const float before = exponential(all.largest - largest), now = exponential(chunk.largest - largest);
+    const float factor = exponential(std::min(all.largest, chunk.largest) - largest);
+    const float before = all.largest < chunk.largest ? factor : 1, now = all.largest < chunk.largest ? 1 : factor;
     for (std::int64_t d = 0; d < n; d += 16) {
         store(sums + d, multiply_add(load(of_chunk + d), same(now), multiply(load(sums + d), same(before))));
     }
