@@ -129,7 +129,7 @@ static bool mullama_promise_zeros(ggml_backend_buffer_t buffer) {
     set(file "ggml-cpu/ggml-cpu.cpp")
     set(original "${CMAKE_SOURCE_DIR}/ggml/src/${file}")
     file(READ "${original}" text)
-    mullama_replace_once(text "ggml's functions by name"
+    mullama_replace_once(text "the list of ggml's functions"
         "    if (strcmp(name, \"ggml_threadpool_new\") == 0) {"
         "#if defined(__linux__)
     if (strcmp(name, \"mullama_promise_cleared_memory\") == 0) {

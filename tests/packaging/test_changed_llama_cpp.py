@@ -12,24 +12,14 @@ CMAKE = ROOT / "core/cmake"
 CALLS = (
     "mullama::last_masked(mp, ic, ic_end)",
     "!mullama::see_different(dst->src[3], neq1, nek1)",
-    "mullama::widen_mask(mp_row + ic, kv_tile, slope, mask32 + tq * KV_TILE_SZ,",
-    "mullama::transpose_cells(",
-    "mullama::largest(kq_row, KV_TILE_SZ)",
+    "const mullama::Attention attention(params, dst)",
 )
 OPERATORS = """
+static void ggml_compute_forward_flash_attn_ext_f16(
+    if (use_split_kv_path) {
             if (mv == -INFINITY) {
                 continue;
             }
-                    for (int tk = 0; tk < kv_tile; tk++) {
-                        mask32[tq * KV_TILE_SZ + tk] = slope * GGML_CPU_FP16_TO_FP32(mp_row[ic + tk]);
-                        if (mask32[tq * KV_TILE_SZ + tk] != -INFINITY) {
-                            can_skip = false;
-                        }
-                    }
-            for (int tk = 0; tk < kv_tile; tk++) {
-                const char * k_data =
-                float tile_max;
-                ggml_vec_max_f32(KV_TILE_SZ, &tile_max, kq_row);
         bool use_tiled = (q->type == GGML_TYPE_F32 &&
                           neq1 >= Q_TILE_SZ);
 """
@@ -46,6 +36,9 @@ static void ggml_backend_cpu_buffer_clear(ggml_backend_buffer_t buffer, uint8_t 
 static size_t ggml_backend_cpu_buffer_type_get_alignment(ggml_backend_buffer_type_t buft) {
     return TENSOR_ALIGNMENT;
 }
+"""
+NAMES = """
+    if (strcmp(name, "ggml_threadpool_new") == 0) {
 """
 MATRICES = """
 #include "sgemm.h"
@@ -65,7 +58,7 @@ def cmake(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def configured(
-    folder: Path, operators: str = OPERATORS, buffer: str = BUFFER, matrices: str = MATRICES
+    folder: Path, operators: str = OPERATORS, buffer: str = BUFFER, names: str = NAMES, matrices: str = MATRICES
 ) -> subprocess.CompletedProcess[str]:
     """A build with these texts where llama.cpp's has the ones that differ."""
     source = folder / "ggml/src"
@@ -73,9 +66,10 @@ def configured(
     (source / "ggml-cpu/ops.cpp").write_text(operators)
     (source / "ggml-cpu/llamafile/sgemm.cpp").write_text(matrices)
     (source / "ggml-backend.cpp").write_text(buffer)
+    (source / "ggml-cpu/ggml-cpu.cpp").write_text(names)
     (source / "CMakeLists.txt").write_text(
         "add_library(ggml-base STATIC ggml-backend.cpp)\n"
-        "add_library(ggml-cpu-x STATIC ggml-cpu/ops.cpp ggml-cpu/llamafile/sgemm.cpp)\n"
+        "add_library(ggml-cpu-x STATIC ggml-cpu/ggml-cpu.cpp ggml-cpu/ops.cpp ggml-cpu/llamafile/sgemm.cpp)\n"
     )
     (folder / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.19)\nproject(llama.cpp CXX)\nadd_subdirectory(ggml/src)\n"
@@ -93,8 +87,10 @@ def test_copies_with_the_changes_are_compiled_instead(tmp_path: Path) -> None:
     buffers = (copies / "ggml-backend.cpp").read_text()
     assert "    return 64;" in buffers
     assert "MADV_HUGEPAGE" in buffers
+    assert "return (void *)mullama_promise_cleared_memory;" in (copies / "ggml-cpu.cpp").read_text()
     built = cmake("--build", tmp_path / "build", "--verbose", "--", "-k", "0").stdout
     assert "mullama/ops.cpp" in built
+    assert "mullama/ggml-cpu.cpp" in built
     assert "mullama/sgemm.cpp" in built
     assert "mullama/ggml-backend.cpp" in built
 
@@ -118,6 +114,12 @@ def test_the_build_ends_where_ggml_takes_weights_in_another_way(tmp_path: Path) 
     done = configured(tmp_path, buffer=BUFFER.replace("->usage = usage", "->usage = other"))
     assert done.returncode != 0
     assert "ggml's buffer of weights is not the one" in done.stderr
+
+
+def test_the_build_ends_where_ggml_names_its_functions_in_another_way(tmp_path: Path) -> None:
+    done = configured(tmp_path, names=NAMES.replace("threadpool", "other"))
+    assert done.returncode != 0
+    assert "the list of ggml's functions is not the one" in done.stderr
 
 
 @pytest.mark.parametrize("place", ["only enable sgemm", '"sgemm.h"'])
