@@ -1,20 +1,18 @@
-# Attention on the CPU takes little time for the cells of other sequences, and for
-# reading what it multiplies.
+# Attention on the CPU takes little time for cells that a row does not see, and reads
+# those once that several queries see.
 #
-# All sequences of a model share one KV cache, so a row's mask hides the cells of
-# all others. As it comes, ggml looks at them one by one, for each row, head and
-# layer; and from 64 rows on it multiplies whole tiles of rows and cells, hidden
-# or not. With many sequences that is most of a step. Here a copy of ggml's
-# operators passes over hidden cells in blocks, and takes no tiles where rows see
-# different cells. Which cells count stays the same; sums are rounded as ggml
-# rounds them for fewer rows.
+# All sequences of a model share one KV cache, so a row's mask hides the cells of all
+# others. As it comes, ggml looks at them one by one, for each row, head and layer; and
+# from 64 rows on it multiplies whole tiles of rows and cells, hidden or not. With many
+# sequences that is most of a step. What a row sees is computed cell by cell and head by
+# head: a call for each product, the exponential function of each logit by itself, sums
+# of 16 bits. Tiles widen mask and cells number by number, for each head again.
 #
-# What sees its cells is computed cell by cell and head by head as it comes: a call for
-# each product, the exponential function of each logit by itself, sums of 16 bits. Tiles
-# are widened number by number, mask and cells, for each head again. Here all queries of
-# a KV head that see the same cells are computed together, many cells at once, with sums
-# of 32 bits. That needs AVX2 or AVX-512, and keys and values of 16 or 8 bits; what lacks
-# that is computed as ggml does it.
+# Here hidden cells are passed over in blocks, and all queries of a KV head that see the
+# same cells are computed together, many cells at once, with sums of 32 bits. That needs
+# AVX2 or AVX-512, and cells of 16 or 8 bits. What lacks that is computed as ggml does
+# it, but for hidden cells: these are passed over, and no tiles are taken where rows see
+# different ones.
 #
 # `masked_cells.h` and `attention_rows.h` have the functions, `attention_operator.h`
 # calls them.

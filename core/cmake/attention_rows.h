@@ -160,9 +160,11 @@ inline Weight weigh(const Seen & seen, const Shape & shape, float slope, int n, 
         most = larger(most, logit);
     }
     const float largest = largest_lane(most);
+    // Nothing weighs where all is minus infinity; what is not a number stays that.
+    const float base = largest == -INFINITY ? 0 : largest;
     Sixteen sum = same(0.0f);
     for (int i = 0; i < padded; i += 16) {
-        const Sixteen weight = exponential(subtract(load(products + i), same(largest)));
+        const Sixteen weight = exponential(subtract(load(products + i), same(base)));
         store(products + i, weight);
         sum = add(sum, weight);
     }
@@ -262,14 +264,19 @@ inline void attend(const Chunk & chunk, const Shape & shape, const Query * queri
     chunk.kernels.values[n - 1](chunk.values, chunk.cells, chunk.n, products, results);
 }
 
-// Copies cells, so that many queries need not widen them.
-template <class Type> inline void widen_cells(const Cells & from, const Seen & seen, float * to) {
+// Copies cells, so that many queries need not widen them. Whether all numbers are
+// finite.
+template <class Type> inline bool widen_cells(const Cells & from, const Seen & seen, float * to) {
+    Sixteen zeros = same(0.0f);
     for (int i = 0; i < seen.n; ++i) {
         const char * cell = from.at(seen.cells[i]);
         for (std::int64_t d = 0; d < from.n; d += 16) {
-            store(to + i * from.n + d, Type::widen(cell, d));
+            const Sixteen numbers = Type::widen(cell, d);
+            store(to + i * from.n + d, numbers);
+            zeros = multiply_add(numbers, same(0.0f), zeros);
         }
     }
+    return sum_of_lanes(zeros) == 0;
 }
 
 #if defined(__AVX512F__)
@@ -364,8 +371,11 @@ inline bool is_beginning(const Seen & some, const Seen & of) {
     return some.n <= of.n && std::memcmp(some.cells, of.cells, some.n * sizeof(some.cells[0])) == 0;
 }
 
-// Adds what a chunk came to. It has a cell at least.
+// Adds what a chunk came to.
 inline void merge(Weight & all, float * sums, const Weight & chunk, const float * of_chunk, std::int64_t n) {
+    if (chunk.sum == 0) {
+        return;
+    }
     if (all.sum == 0) {
         all = chunk;
         std::memcpy(sums, of_chunk, n * sizeof(float));

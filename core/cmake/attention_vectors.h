@@ -1,6 +1,6 @@
 // The vectors of `attention_rows.h`, with the same results for each instruction set.
 
-#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__) && defined(__F16C__))
+#if defined(__F16C__) && (defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__)))
 #define MULLAMA_ROWS_IN_VECTORS
 
 // For loops over vectors that are to be in registers.
@@ -128,7 +128,9 @@ inline void store(float * to, Sixteen x) {
     _mm256_storeu_ps(to, x.first);
     _mm256_storeu_ps(to + 8, x.second);
 }
-inline Sixteen add(Sixteen a, Sixteen b) { return {_mm256_add_ps(a.first, b.first), _mm256_add_ps(a.second, b.second)}; }
+inline Sixteen add(Sixteen a, Sixteen b) {
+    return {_mm256_add_ps(a.first, b.first), _mm256_add_ps(a.second, b.second)};
+}
 inline Sixteen subtract(Sixteen a, Sixteen b) {
     return {_mm256_sub_ps(a.first, b.first), _mm256_sub_ps(a.second, b.second)};
 }
@@ -216,7 +218,8 @@ struct CellOfQ8_0 {
     };
     static Sixteen widen(const char * cell, std::int64_t d) {
         const Block & block = reinterpret_cast<const Block *>(cell)[d / 32];
-        return multiply(widen_bytes(block.numbers + d % 32), same(_cvtsh_ss(block.scale)));
+        const float scale = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(block.scale)));
+        return multiply(widen_bytes(block.numbers + d % 32), same(scale));
     }
 };
 

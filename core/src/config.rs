@@ -243,9 +243,10 @@ impl ModelOptions {
 
     /// The options with those filled in that `deterministic` asks for.
     ///
-    /// ggml's attention takes another path for a lone row, and for many, when
-    /// keys and values are both `F16` or both `F32`, and how it divides the
-    /// first depends on the threads. With keys of another type there is one.
+    /// ggml's own attention takes another path for a lone row, and for many,
+    /// when keys and values are both `F16` or both `F32`, and how it divides the
+    /// first depends on the threads. With keys of another type there is one, and
+    /// so it is in ours, which CPUs without AVX2 lack (`core/cmake`).
     pub(crate) fn resolved(mut self) -> Self {
         if self.deterministic {
             self.flash_attention = Some(true);

@@ -1,4 +1,4 @@
-"""The code that mullama puts into ggml, attention and matrix kernels, against the plainest
+"""The code that mullama puts into ggml, attention, matrix kernels and clearing, against the plainest
 way to do the same. That answers stay right is what the tests of the three languages say."""
 
 import platform
@@ -55,6 +55,11 @@ def run_with(folder: Path, program: str, needs: tuple[str, ...]) -> str:
 
 def test_hidden_cells_are_found(tmp_path: Path) -> None:
     ran = run(tmp_path, "masked_cells.cpp", "-std=c++17", "-O2", *WARNINGS)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_memory_is_filled_to_its_ends(tmp_path: Path) -> None:
+    ran = run(tmp_path, "cleared_memory.cpp", "-std=c++17", "-O2", *WARNINGS)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     llama::{Batch, Context, ContextParams, DecodeError},
-    memory::SystemMemory,
+    memory::{Promised, SystemMemory},
 };
 use std::{
     sync::atomic::Ordering::Relaxed,
@@ -60,6 +60,8 @@ pub(super) struct Aside {
     context: Option<Context>,
     batch: Batch,
     n_cells: usize,
+    /// What the context has not written to of its memory.
+    promised: Promised,
     /// The lone sequence, by age, and the tokens that the context holds of it.
     holds: Option<(u64, usize)>,
     used: Instant,
@@ -93,6 +95,7 @@ impl Aside {
             context: None,
             batch: Batch::new(ROWS),
             n_cells: 0,
+            promised: Promised::new(0),
             holds: None,
             used: now,
             is_refused: false,
@@ -130,6 +133,7 @@ impl Aside {
 
     pub(super) fn drop_context(&mut self) {
         self.context = None;
+        self.promised = Promised::new(0);
         self.holds = None;
     }
 
@@ -203,6 +207,8 @@ impl Worker {
                     // What a row of a step that takes a burst would cost.
                     self.cost.observe(self.aside.batch.len(), self.aside.batch.len(), took);
                 }
+                let n_written = parts.iter().map(|part| part.from + part.n).sum();
+                self.aside.promised.note_written(n_written, self.aside.n_cells);
                 for (seq_id, part) in parts.iter().enumerate() {
                     let is_taken = self.take_part(&mut context, seq_id, *part);
                     if is_taken && parts.len() == 1 {
@@ -241,7 +247,8 @@ impl Worker {
             self.aside.drop_context();
             let options = &self.shared.options;
             let free = SystemMemory::read().free;
-            if free > 0 && kv_bytes(self.context.model(), options, n_cells) > free / SHARE_OF_FREE {
+            let n_bytes = kv_bytes(self.context.model(), options, n_cells);
+            if free > 0 && n_bytes > free / SHARE_OF_FREE {
                 return false;
             }
             let params = ContextParams {
@@ -262,6 +269,7 @@ impl Worker {
             match self.context.beside(&params) {
                 Ok(context) if context.has_parts() => {
                     (self.aside.context, self.aside.n_cells) = (Some(context), n_cells);
+                    self.aside.promised = Promised::new(n_bytes);
                 }
                 Ok(_) => return false,
                 Err(error) => {
@@ -274,7 +282,11 @@ impl Worker {
         if held.is_some() && self.aside.holds == held {
             return true;
         }
-        context.clear_sequences();
+        if self.shared.options.flash_attention == Some(false) {
+            context.clear()
+        } else {
+            context.clear_sequences()
+        }
         let (Some(seq_id), Some((_, n_past @ 1..))) = (seq_id, held) else { return true };
         self.context.part_state(seq_id, 0..n_past).is_some_and(|state| context.append_state(0, &state))
     }

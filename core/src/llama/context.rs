@@ -378,15 +378,20 @@ impl Context {
         self.parts
     }
 
-    /// Forgets all sequences, and leaves what they were as it is in memory.
-    pub(crate) fn clear_sequences(&mut self) {
-        (0..self.n_seq_max).for_each(|seq_id| self.clear_sequence(seq_id));
+    /// Forgets all sequences, and writes zeros over what they were.
+    pub(crate) fn clear(&mut self) {
+        self.forget(true);
     }
 
-    /// Forgets all sequences, and writes zeros over them.
-    pub(crate) fn clear(&mut self) {
+    /// Forgets all sequences. What they were is left in memory, where flash
+    /// attention does not look at it; other attention multiplies it by zero.
+    pub(crate) fn clear_sequences(&mut self) {
+        self.forget(false);
+    }
+
+    fn forget(&mut self, data: bool) {
         // SAFETY: the context is live.
-        unsafe { shim::mullama_memory_clear(self.context.as_ptr()) };
+        unsafe { shim::mullama_memory_clear(self.context.as_ptr(), data) };
         self.holds_cells = false;
     }
 

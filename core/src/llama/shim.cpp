@@ -180,9 +180,9 @@ void mullama_seq_cp(llama_context * context, llama_seq_id from, llama_seq_id to,
     });
 }
 
-void mullama_memory_clear(llama_context * context) {
+void mullama_memory_clear(llama_context * context, bool data) {
     guarded(nullptr, 0, [&]() -> int32_t {
-        llama_memory_clear(llama_get_memory(context), true);
+        llama_memory_clear(llama_get_memory(context), data);
         return MULLAMA_OK;
     });
 }

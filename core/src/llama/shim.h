@@ -57,7 +57,8 @@ int32_t mullama_decode(llama_context * context, const llama_batch * batch, char 
 bool mullama_seq_rm(llama_context * context, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
 // Shares the cells of the positions from `p0` on and below `p1`; -1 is no bound.
 void mullama_seq_cp(llama_context * context, llama_seq_id from, llama_seq_id to, llama_pos p0, llama_pos p1);
-void mullama_memory_clear(llama_context * context);
+// `data`: zeros are written, too.
+void mullama_memory_clear(llama_context * context, bool data);
 
 // The version of llama.cpp's state format that this build reads and writes.
 uint32_t mullama_state_version(void);

@@ -79,7 +79,7 @@ unsafe extern "C" {
         p0: sys::llama_pos,
         p1: sys::llama_pos,
     );
-    pub(super) fn mullama_memory_clear(context: *mut sys::llama_context);
+    pub(super) fn mullama_memory_clear(context: *mut sys::llama_context, data: bool);
     pub(super) fn mullama_state_version() -> u32;
     pub(super) fn mullama_state_size(
         context: *mut sys::llama_context,

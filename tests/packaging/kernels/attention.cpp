@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <thread>
 #include <vector>
@@ -93,7 +94,13 @@ struct Case {
     // 0: rows of one sequence; 1: each row sees others; 2: some rows see what others see.
     int kind;
     float max_bias, softcap;
-    bool has_sinks, has_mask, has_masks_by_head;
+    bool has_sinks, has_mask;
+    // Heads and sequences take these in turn.
+    long n_masks = 1, n_mask_sequences = 1;
+    // Values are the first numbers of keys.
+    bool is_view = false;
+    // The last cell has a value that is not finite.
+    bool has_infinity = false;
 };
 
 struct Operation {
@@ -117,6 +124,7 @@ struct Operation {
         make_cells(keys, of.keys, of.n_keys);
         make_cells(values, of.values, of.n_values);
         make_mask();
+        spoil_cells();
         const auto row = long(of.n_keys * of.n_heads * 4);
         q = {GGML_TYPE_F32, {of.n_keys, of.n_rows, of.n_heads, of.n_sequences},
              {4, std::size_t(row), std::size_t(of.n_keys * 4), std::size_t(row * of.n_rows)}, {}, {}, queries.data()};
@@ -126,10 +134,10 @@ struct Operation {
                                {2, cell, size, cell * of.n_cells}, {}, {}, data.data()};
         };
         k = cells(of.keys, of.n_keys, keys), v = cells(of.values, of.n_values, values);
+        if (of.is_view) v = k, v.ne[0] = of.n_values;
         const std::size_t by_head = of.n_cells * 2 * of.n_rows;
-        const long masks = of.has_masks_by_head ? of.n_heads : 1;
-        m = {GGML_TYPE_F16, {of.n_cells, of.n_rows, masks, of.n_sequences},
-             {2, std::size_t(of.n_cells * 2), by_head, by_head * masks}, {}, {}, mask.data()};
+        m = {GGML_TYPE_F16, {of.n_cells, of.n_rows, of.n_masks, of.n_mask_sequences},
+             {2, std::size_t(of.n_cells * 2), by_head, by_head * of.n_masks}, {}, {}, mask.data()};
         s.data = sinks.data();
         const std::size_t result = of.n_values * 4;
         dst = {GGML_TYPE_F32, {of.n_values, of.n_heads, of.n_rows, of.n_sequences},
@@ -139,11 +147,15 @@ struct Operation {
         std::memcpy(dst.op_params, params, sizeof(params));
     }
 
+    std::uint16_t & mask_at(long sequence, long head, long row, long cell) {
+        const long place = sequence % of.n_mask_sequences * of.n_masks + head % of.n_masks;
+        return mask[(place * of.n_rows + row) * of.n_cells + cell];
+    }
+
     void make_mask() {
-        const long masks = of.has_masks_by_head ? of.n_heads : 1;
-        mask.assign(of.n_sequences * masks * of.n_rows * of.n_cells, mullama::MASKED);
-        for (long i = 0; i < of.n_sequences * masks; ++i) {
-            // Which row a cell belongs to, and up to which cell a row of one sequence sees.
+        mask.assign(of.n_mask_sequences * of.n_masks * of.n_rows * of.n_cells, mullama::MASKED);
+        for (long i = 0; i < of.n_mask_sequences * of.n_masks; ++i) {
+            // Which row a cell belongs to, and whether rows of one sequence see it.
             std::vector<long> owner(of.n_cells), is_ours(of.n_cells);
             for (auto & x : owner) x = below(of.n_rows);
             for (auto & x : is_ours) x = below(5) > 0;
@@ -154,7 +166,30 @@ struct Operation {
                     const bool mixed = row % 7 == 3 ? apart : row % 7 == 5 ? false : before;
                     const bool is_seen = of.kind == 0 ? before : of.kind == 1 ? apart : mixed;
                     const float bias = of.max_bias > 0 ? -float(std::abs(row - cell)) / 8 : 0;
-                    if (is_seen) mask[(i * of.n_rows + row) * of.n_cells + cell] = _cvtss_sh(bias, 0);
+                    if (is_seen) mask_at(i / of.n_masks, i % of.n_masks, row, cell) = _cvtss_sh(bias, 0);
+                }
+            }
+        }
+    }
+
+    // What nobody sees is no number.
+    void spoil_cells() {
+        const auto spoil = [&](std::vector<char> & cells, ggml_type type, long numbers, long place, std::uint16_t with) {
+            for (long d = 0; d < numbers; d += type == GGML_TYPE_Q8_0 ? 32 : 1) {
+                std::memcpy(&cells[place * size_of(type, numbers) + size_of(type, d)], &with, 2);
+            }
+        };
+        for (long cell = 0; of.has_mask && cell < of.n_cells * of.n_sequences; ++cell) {
+            bool is_seen = false;
+            for (long i = 0; i < of.n_rows * of.n_masks; ++i) {
+                is_seen |= mask_at(cell / of.n_cells, i / of.n_rows, i % of.n_rows, cell % of.n_cells) != mullama::MASKED;
+            }
+            for (long head = 0; head < of.n_kv_heads; ++head) {
+                const long place = cell * of.n_kv_heads + head;
+                if (!is_seen) spoil(keys, of.keys, of.n_keys, place, 0x7FFF);
+                if (!is_seen) spoil(values, of.values, of.n_values, place, 0x7FFF);
+                if (of.has_infinity && (cell + 1) % of.n_cells == 0) {
+                    spoil(values, of.values, of.n_values, place, of.values == GGML_TYPE_BF16 ? 0x7F80 : 0x7C00);
                 }
             }
         }
@@ -162,11 +197,13 @@ struct Operation {
 
     std::vector<float> run(int n_threads, std::size_t n_bytes) {
         std::fill(results.begin(), results.end(), NAN);
-        std::vector<float> work(n_bytes / 4 + 1, NAN);
+        // It must not write beside its memory.
+        constexpr std::size_t BESIDE = 64;
+        std::vector<float> work(BESIDE + n_bytes / 4 + BESIDE, 7);
         ggml_threadpool pool;
         pool.n_threads = n_threads;
         const auto compute = [&](int thread) {
-            const ggml_compute_params params{thread, n_threads, n_bytes, work.data(), &pool, false};
+            const ggml_compute_params params{thread, n_threads, n_bytes, work.data() + BESIDE, &pool, false};
             const mullama::Attention attention(&params, &dst);
             if (attention.is_fit()) attention.compute();
         };
@@ -174,11 +211,17 @@ struct Operation {
         for (int thread = 1; thread < n_threads; ++thread) others.emplace_back(compute, thread);
         compute(0);
         for (auto & other : others) other.join();
+        for (std::size_t i = 0; i < BESIDE; ++i) {
+            if (work[i] != 7 || work[work.size() - 1 - i] != 7) std::printf("wrote beside its memory\n"), std::exit(1);
+        }
         return results;
     }
 
-    // A row alone: the same cells and its own mask.
-    std::vector<float> run_alone(long row, int n_threads) {
+    // What ggml plans for attention.
+    std::size_t planned(int n_threads) const { return (128 * (of.n_keys + of.n_values) + 8192) * 4 * n_threads; }
+
+    // A row alone, of each sequence: the same cells and its own mask.
+    std::vector<float> run_alone(long row, int n_threads, std::size_t n_bytes) {
         ggml_tensor lone_q = q, lone_mask = m, lone_dst = dst;
         lone_q.ne[1] = lone_mask.ne[1] = lone_dst.ne[2] = 1;
         lone_q.data = reinterpret_cast<char *>(queries.data()) + row * q.nb[1];
@@ -189,15 +232,17 @@ struct Operation {
         lone_dst.src[0] = &lone_q;
         if (of.has_mask) lone_dst.src[3] = &lone_mask;
         std::swap(dst, lone_dst);
-        run(n_threads, 1 << 20);
+        run(n_threads, n_bytes);
         std::swap(dst, lone_dst);
         return alone;
     }
 
-    double wanted(long sequence, long row, long head, std::vector<double> & sums) const {
-        const long kv_head = head / (of.n_heads / of.n_kv_heads), masks = of.has_masks_by_head ? of.n_heads : 1;
+    double wanted(long sequence, long row, long head, std::vector<double> & sums) {
+        const long kv_head = head / (of.n_heads / of.n_kv_heads);
         const long place = (sequence * of.n_cells) * of.n_kv_heads + kv_head;
-        const std::size_t key_size = size_of(of.keys, of.n_keys), value_size = size_of(of.values, of.n_values);
+        const std::size_t key_size = size_of(of.keys, of.n_keys);
+        const std::size_t value_size = of.is_view ? key_size : size_of(of.values, of.n_values);
+        const char * of_values = of.is_view ? keys.data() : values.data();
         const float * query = &queries[((sequence * of.n_rows + row) * of.n_heads + head) * of.n_keys];
         // ALiBi's slopes, of any number of heads (Press et al. 2021, as Hugging Face has them).
         const long power = 1L << long(std::floor(std::log2(of.n_heads)));
@@ -207,8 +252,7 @@ struct Operation {
         std::vector<double> logits(of.n_cells, -INFINITY);
         double most = of.has_sinks ? sinks[head] : -INFINITY;
         for (long cell = 0; cell < of.n_cells; ++cell) {
-            const std::uint16_t bias =
-                of.has_mask ? mask[((sequence * masks + head % masks) * of.n_rows + row) * of.n_cells + cell] : 0;
+            const std::uint16_t bias = of.has_mask ? mask_at(sequence, head, row, cell) : 0;
             if (bias == mullama::MASKED) continue;
             double product = 0;
             const char * key = &keys[(place + cell * of.n_kv_heads) * key_size];
@@ -223,7 +267,7 @@ struct Operation {
         for (long cell = 0; cell < of.n_cells; ++cell) {
             if (logits[cell] == -INFINITY) continue;
             const double weight = std::exp(logits[cell] - most);
-            const char * value = &values[(place + cell * of.n_kv_heads) * value_size];
+            const char * value = of_values + (place + cell * of.n_kv_heads) * value_size;
             sum += weight;
             for (long d = 0; d < of.n_values; ++d) sums[d] += weight * number(of.values, value, d);
         }
@@ -235,20 +279,26 @@ std::uint32_t hash = 0;
 
 bool is_right(const Case & of) {
     Operation operation(of);
-    const std::size_t much = 8 << 20;
-    const std::vector<float> results = operation.run(1, much);
+    const std::vector<float> results = operation.run(1, operation.planned(1));
     const auto is_same = [&](const std::vector<float> & others) {
         return std::memcmp(others.data(), results.data(), results.size() * 4) == 0;
     };
-    for (const int n_threads : {2, 3, 5}) {
-        if (!is_same(operation.run(n_threads, much))) return std::printf("%d threads\n", n_threads), false;
+    for (const int n_threads : {2, 3, 5, 8}) {
+        if (!is_same(operation.run(n_threads, operation.planned(n_threads)))) {
+            return std::printf("%d threads\n", n_threads), false;
+        }
     }
     if (!is_same(operation.run(2, 64))) return std::printf("without memory to work in\n"), false;
-    for (const long row : {0L, of.n_rows / 2, of.n_rows - 1}) {
-        if (of.has_masks_by_head || of.n_sequences > 1) break;
-        const std::vector<float> alone = operation.run_alone(row, 2);
-        if (std::memcmp(alone.data(), &results[row * of.n_heads * of.n_values], alone.size() * 4) != 0) {
-            return std::printf("row %ld alone\n", row), false;
+    // Room for none, for a few chunks of each head, and for all.
+    const std::size_t few = of.n_heads * (2 + 2 * (of.n_values + 2)) * 4;
+    for (const std::size_t n_bytes : {std::size_t{64}, few, operation.planned(7)}) {
+        const long row = below(of.n_rows);
+        const std::vector<float> alone = operation.run_alone(row, 7, n_bytes);
+        for (long sequence = 0; sequence < of.n_sequences; ++sequence) {
+            const std::size_t size = of.n_heads * of.n_values;
+            if (std::memcmp(&alone[sequence * size], &results[(sequence * of.n_rows + row) * size], size * 4) != 0) {
+                return std::printf("row %ld alone, %zu bytes\n", row, n_bytes), false;
+            }
         }
     }
     for (long i = 0; i < of.n_sequences * of.n_rows; ++i) {
@@ -258,6 +308,7 @@ bool is_right(const Case & of) {
             for (long d = 0; d < of.n_values; ++d) {
                 const double wanted = sum == 0 ? 0 : sums[d] / sum;
                 const float got = results[(i * of.n_heads + head) * of.n_values + d];
+                if (!std::isfinite(wanted) && !std::isfinite(got)) continue;
                 if (!(std::abs(got - wanted) < 2e-5)) {
                     return std::printf("row %ld, head %ld, number %ld: %g, not %g\n", i, head, d, got, wanted), false;
                 }
@@ -272,25 +323,30 @@ bool is_right(const Case & of) {
 
 int main() {
     const ggml_type types[] = {GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0};
-    const long numbers[] = {32, 64, 96, 160}, heads[][2] = {{3, 1}, {9, 3}, {4, 4}, {5, 1}, {14, 2}};
+    const long numbers[] = {32, 64, 96, 128, 256};
+    const long heads[][2] = {{3, 1}, {9, 3}, {4, 4}, {5, 1}, {14, 2}, {16, 1}};
     for (int round = 0; round < 300; ++round) {
-        const auto & [n_heads, n_kv_heads] = heads[below(5)];
+        const auto & [n_heads, n_kv_heads] = heads[below(6)];
         const long n_rows = std::vector<long>{1, 1, 2, 17, 63, 64, 100}[below(7)];
-        Case of{numbers[below(4)], numbers[below(4)], n_heads, n_kv_heads, n_rows, below(4) == 0 ? 2 : 1,
+        Case of{numbers[below(5)], numbers[below(5)], n_heads, n_kv_heads, n_rows, below(4) == 0 ? 2 : 1,
                 n_rows + below(500), types[below(3)], types[below(3)], int(below(3)),
-                below(4) == 0 ? 8.0f : 0.0f, below(5) == 0 ? 5.0f : 0.0f, below(4) == 0, below(6) > 0, below(6) == 0};
-        of.has_masks_by_head = of.has_masks_by_head && of.has_mask;
+                below(4) == 0 ? 8.0f : 0.0f, below(5) == 0 ? 5.0f : 0.0f, below(4) == 0, below(6) > 0};
+        of.n_masks = below(6) > 0 ? 1 : below(2) > 0 ? n_heads : n_heads % 2 == 0 ? 2 : 3;
+        of.n_mask_sequences = below(2) > 0 ? of.n_sequences : 1;
+        of.has_infinity = below(5) == 0;
+        of.is_view = below(8) == 0;
+        if (of.is_view) of.n_keys = 576, of.n_values = 512, of.values = of.keys, of.has_infinity = false;
         if (!of.has_mask) of.max_bias = 0;
         if (!is_right(of)) {
             return std::printf("%ld and %ld numbers, %ld heads of %ld, %ld rows, %ld sequences, %ld cells, types %d and "
-                               "%d, kind %d, bias %g, cap %g, sinks %d, mask %d, by head %d\n",
+                               "%d, kind %d, bias %g, cap %g, sinks %d, mask %d, %ld masks of %ld, view %d, infinity %d\n",
                                of.n_keys, of.n_values, of.n_heads, of.n_kv_heads, of.n_rows, of.n_sequences, of.n_cells,
                                of.keys, of.values, of.kind, of.max_bias, of.softcap, of.has_sinks, of.has_mask,
-                               of.has_masks_by_head);
+                               of.n_masks, of.n_mask_sequences, of.is_view, of.has_infinity);
         }
     }
     // What the operator leaves to ggml.
-    Operation operation({48, 64, 2, 1, 1, 1, 10, GGML_TYPE_F16, GGML_TYPE_F16, 0, 0, 0, false, true, false});
+    Operation operation({48, 64, 2, 1, 1, 1, 10, GGML_TYPE_F16, GGML_TYPE_F16, 0, 0, 0, false, true});
     const ggml_compute_params params{0, 1, 0, nullptr, nullptr, false}, reference{0, 1, 0, nullptr, nullptr, true};
     const auto is_fit = [&](const ggml_compute_params & params) {
         return mullama::Attention(&params, &operation.dst).is_fit();
