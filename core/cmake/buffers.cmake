@@ -9,9 +9,8 @@
 # Large ones that are written as a whole are on huge pages, where Linux has them:
 # those that are cleared, and weights that are not mapped from their file, such as
 # all that AMX has its own layout for. llama.cpp clears the whole KV cache when it
-# makes a context: with pages of 4 KiB that is a fault for each. Several threads do it,
-# because a system may give memory slowly that has not been used before. Smaller ones
-# may lie in the heap: glibc maps what is larger than 32 MiB at the most by itself.
+# makes a context. Several threads do it. Where huge pages turn out to be slow to get,
+# small ones are taken, and the kernel makes huge ones of them later.
 #
 # A context that is there for one prompt, and whose memory was counted, need not wait
 # until all of it is cleared: `mullama_promise_cleared_memory` tells that of the calling
@@ -33,10 +32,10 @@ function(mullama_change_buffers)
         "ggml_backend_cpu_buffer_type_get_alignment(ggml_backend_buffer_type_t buft) {\n    return 64;")
     mullama_replace_once(text "ggml's buffer on the CPU"
         "    memset(buffer->context, value, buffer->size);\n"
-        "    mullama_ask_for_huge_pages(buffer);
-    char * const first = (char *) buffer->context;
-    const bool is_promised = value == 0 && mullama_is_allocated(buffer) && mullama::promise_zeros(first, buffer->size);
-    if (!is_promised) {
+        "    char * const first = (char *) buffer->context;
+    if (!mullama_is_allocated(buffer)) {
+        memset(first, value, buffer->size);
+    } else if (value != 0 || !mullama::promise_zeros(first, buffer->size)) {
         mullama::fill(first, buffer->size, value);
     }
 ")
@@ -44,7 +43,7 @@ function(mullama_change_buffers)
     mullama_replace_once(text "ggml's buffer of weights"
         "    buffer->usage = usage;\n\n    // FIXME"
         "    buffer->usage = usage;\n    if (usage == GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
-        mullama_ask_for_huge_pages(buffer);
+        mullama_use_huge_pages(buffer);
     }\n\n    // FIXME")
     mullama_replace_once(text "ggml's buffer on the CPU"
         "// backend buffer\n"
@@ -56,8 +55,8 @@ static bool mullama_is_allocated(ggml_backend_buffer_t buffer) {
         (strcmp(ggml_backend_buffer_name(buffer), \"AMX\") == 0 && !ggml_backend_buffer_is_multi_buffer(buffer));
 }
 
-static void mullama_ask_for_huge_pages(ggml_backend_buffer_t buffer) {
-    if (mullama_is_allocated(buffer)) {
+static void mullama_use_huge_pages(ggml_backend_buffer_t buffer) {
+    if (buffer->size > mullama::LARGE && mullama_is_allocated(buffer)) {
         mullama::ask_for_huge_pages((char *) buffer->context, buffer->size);
     }
 }

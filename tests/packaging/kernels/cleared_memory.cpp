@@ -9,7 +9,6 @@ constexpr std::size_t BESIDE = 100;
 bool is_filled(std::size_t offset, std::size_t size, std::uint8_t value, bool promises) {
     std::vector<char> memory(BESIDE + offset + size + BESIDE, 7);
     char * const first = memory.data() + BESIDE + offset;
-    mullama::ask_for_huge_pages(first, size);
 #if defined(__linux__)
     mullama_promise_cleared_memory(promises);
     const bool is_promised = mullama::promise_zeros(first, size);
