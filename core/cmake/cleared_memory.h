@@ -82,7 +82,7 @@ inline void fill(char * first, std::size_t size, std::uint8_t value) {
     }
     huge_pages_are_slow = false;
     const std::size_t most = std::clamp(std::thread::hardware_concurrency(), 1u, 8u);
-    const std::size_t part = std::max(LARGE, size / most + 1);
+    const std::size_t part = std::max(LARGE / 4, size / most + 1);
     std::vector<std::thread> threads;
     std::size_t from = 0;
     try {
