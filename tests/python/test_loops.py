@@ -257,10 +257,10 @@ async def test_the_loop_stays_free_while_native_code_works(model: Model) -> None
 
     loop = asyncio.get_running_loop()
     heart = asyncio.create_task(beat())
-    await asyncio.gather(*(model.generate("word " * 100, 20, ignore_eos=True) for _ in range(4)))
+    while len(gaps) <= 100:
+        await asyncio.gather(*(model.generate("word " * 100, 20, ignore_eos=True) for _ in range(4)))
     heart.cancel()
     gaps.sort()
-    assert len(gaps) > 100
     # A GIL that is held for one step of the engine would make most gaps
     # several times this long.
     assert gaps[len(gaps) // 2] < 0.02

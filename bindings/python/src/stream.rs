@@ -117,6 +117,9 @@ impl TokenStream {
         let tokens = mem::take(&mut state.ready);
         if tokens.is_empty() {
             if let Some(error) = state.error.take() {
+                drop(state);
+                // A daemon thread must not hear at exit that its model was closed.
+                drop(py.detach(|| gate::EXIT.pass()));
                 return Err(errors::to_py(py, error));
             }
             if state.ended {
