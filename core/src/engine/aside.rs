@@ -44,8 +44,8 @@ const GAP: Duration = Duration::from_millis(135);
 /// Pieces without a step, after which it is looked at how their threads fared.
 const SAMPLE: Duration = Duration::from_millis(100);
 
-/// How long the context is kept for the next long prompt. Making one takes some
-/// ten milliseconds.
+/// How long the context is kept for the next long prompt. Another one has to
+/// plan its graphs and to get its memory again.
 const KEPT: Duration = Duration::from_secs(2);
 
 /// Cells of the context are a multiple of this, so that a slightly longer
