@@ -51,7 +51,7 @@ function(mullama_change_attention)
     mullama_replace_once(text "ggml's attention"
         "neq1 >= Q_TILE_SZ);"
         "neq1 >= Q_TILE_SZ && !mullama::see_different(dst->src[3], neq1, nek1));")
-    mullama_compile_copy("${file}" "${cells}\n${vectors}\n${rows}\n#line 1 \"${original}\"\n${text}")
+    mullama_compile_copy("ggml/src" "${file}" "${cells}\n${vectors}\n${rows}\n#line 1 \"${original}\"\n${text}")
 endfunction()
 
 # When that folder's targets are there.

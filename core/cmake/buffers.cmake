@@ -14,8 +14,15 @@
 #
 # A context that is there for one prompt, and whose memory was counted, need not wait
 # until all of it is cleared: `mullama_promise_cleared_memory` tells that of the calling
-# thread. Then the kernel is asked to give zeros where it is used. Flag, buffer and
-# clearing are those of ggml-cpu's library, which is told by the function's name.
+# thread. Then the kernel is asked to give zeros where it is used.
+#
+# And what a context will need can be cleared while its model is loaded:
+# `mullama_prepare_memory` begins with it, `mullama_offer_prepared_memory` has the buffers
+# that the calling thread makes take it, if the size is right, and
+# `mullama_free_prepared_memory` ends it.
+#
+# All that and the buffers are those of ggml-cpu's library, which is told by the
+# functions' names.
 #
 # `cleared_memory.h` has the functions.
 
@@ -31,8 +38,18 @@ function(mullama_change_buffers)
         "ggml_backend_cpu_buffer_type_get_alignment(ggml_backend_buffer_type_t buft) {\n    return TENSOR_ALIGNMENT;"
         "ggml_backend_cpu_buffer_type_get_alignment(ggml_backend_buffer_type_t buft) {\n    return 64;")
     mullama_replace_once(text "ggml's buffer on the CPU"
+        "(ggml_backend_buffer_type_t buft, size_t size) {\n    void * data = ggml_aligned_malloc(size);\n"
+        "(ggml_backend_buffer_type_t buft, size_t size) {\n    void * data = mullama::take_offered(size);
+    if (data == NULL) {
+        data = ggml_aligned_malloc(size);
+    }
+")
+    mullama_replace_once(text "ggml's buffer on the CPU"
         "    memset(buffer->context, value, buffer->size);\n"
         "    char * const first = (char *) buffer->context;
+    if (mullama::was_prepared(first) && value == 0) {
+        return;
+    }
     if (!mullama_is_allocated(buffer)) {
         memset(first, value, buffer->size);
     } else if (value != 0 || !mullama::promise_zeros(first, buffer->size)) {
@@ -63,7 +80,7 @@ static void mullama_use_huge_pages(ggml_backend_buffer_t buffer) {
 
 // backend buffer
 ")
-    mullama_compile_copy("${file}" "${memory}\n#line 1 \"${original}\"\n${text}")
+    mullama_compile_copy("ggml/src" "${file}" "${memory}\n#line 1 \"${original}\"\n${text}")
 
     set(file "ggml-cpu/ggml-cpu.cpp")
     set(original "${CMAKE_SOURCE_DIR}/ggml/src/${file}")
@@ -74,9 +91,27 @@ static void mullama_use_huge_pages(ggml_backend_buffer_t buffer) {
     if (strcmp(name, \"mullama_promise_cleared_memory\") == 0) {
         return (void *)mullama_promise_cleared_memory;
     }
+    if (strcmp(name, \"mullama_prepare_memory\") == 0) {
+        return (void *)mullama_prepare_memory;
+    }
+    if (strcmp(name, \"mullama_offer_prepared_memory\") == 0) {
+        return (void *)mullama_offer_prepared_memory;
+    }
+    if (strcmp(name, \"mullama_free_prepared_memory\") == 0) {
+        return (void *)mullama_free_prepared_memory;
+    }
 #endif
     if (strcmp(name, \"ggml_threadpool_new\") == 0) {")
-    mullama_compile_copy("${file}" "extern \"C\" void mullama_promise_cleared_memory(bool promises);
+    mullama_compile_copy("ggml/src" "${file}" "#include <cstddef>
+namespace mullama {
+class Prepared;
+}
+extern \"C\" {
+void mullama_promise_cleared_memory(bool promises);
+mullama::Prepared * mullama_prepare_memory(std::size_t size);
+void mullama_offer_prepared_memory(mullama::Prepared * prepared);
+void mullama_free_prepared_memory(mullama::Prepared * prepared);
+}
 #line 1 \"${original}\"\n${text}")
 endfunction()
 

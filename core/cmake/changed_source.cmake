@@ -12,10 +12,11 @@ function(mullama_replace_once variable what from to)
     set(${variable} "${changed}" PARENT_SCOPE)
 endfunction()
 
-# `text` instead of `ggml/src/${file}`, in all targets of that folder: of
-# ggml-cpu there is one, or one for each variant.
-function(mullama_compile_copy file text)
-    set(folder "${CMAKE_SOURCE_DIR}/ggml/src")
+# `text` instead of `${in}/${file}`, in all targets of that folder: of ggml-cpu
+# there is one, or one for each variant. llama.cpp joins some files of a folder
+# into one, but none of these.
+function(mullama_compile_copy in file text)
+    set(folder "${CMAKE_SOURCE_DIR}/${in}")
     get_filename_component(name "${file}" NAME)
     set(copy "${CMAKE_BINARY_DIR}/mullama/${name}")
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${folder}/${file}")
@@ -23,6 +24,7 @@ function(mullama_compile_copy file text)
     # A copy that is the same is not compiled again.
     configure_file("${copy}.new" "${copy}" COPYONLY)
     file(REMOVE "${copy}.new")
+    set_source_files_properties("${copy}" DIRECTORY "${folder}" PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 
     string(REPLACE "." "\\." pattern "${file}")
     get_property(targets DIRECTORY "${folder}" PROPERTY BUILDSYSTEM_TARGETS)

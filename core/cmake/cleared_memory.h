@@ -6,9 +6,13 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <memory>
+#include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
@@ -56,47 +60,81 @@ inline void ask_for_huge_pages(char * first, std::size_t size, bool yes = true) 
 // that it does not use, and get them again part by part, while it has small ones.
 inline std::atomic<bool> huge_pages_are_slow{false};
 
+// What a thread fills at a time.
+constexpr std::size_t SLICE = 4 << 20;
+
 // On huge pages as long as they come quickly.
-inline void fill_part(char * first, std::size_t size, std::uint8_t value) {
-    constexpr std::size_t SLICE = 4 << 20;
+inline void fill_slice(char * first, std::size_t size, std::uint8_t value) {
     constexpr std::chrono::microseconds SLOW{1700};  // 2.5 GB a second
-    for (std::size_t from = 0; from < size; from += SLICE) {
-        const std::size_t n = std::min(SLICE, size - from);
-        const bool are_huge = !huge_pages_are_slow;
-        ask_for_huge_pages(first + from, n, are_huge);
-        const auto start = std::chrono::steady_clock::now();
-        std::memset(first + from, value, n);
-        if (are_huge && std::chrono::steady_clock::now() - start > SLOW) {
-            huge_pages_are_slow = true;
-        }
+    const bool are_huge = !huge_pages_are_slow;
+    ask_for_huge_pages(first, size, are_huge);
+    const auto start = std::chrono::steady_clock::now();
+    std::memset(first, value, size);
+    if (are_huge && std::chrono::steady_clock::now() - start > SLOW) {
+        huge_pages_are_slow = true;
     }
 }
 
-// Fills memory that somebody has allocated for himself. What is large gets huge pages,
-// if they are slow from the kernel's own thread, in its time; and several threads fill
-// it, since what takes time is to get pages.
+// Fills memory that somebody has allocated for himself, on some threads and on that
+// which waits for it, since what takes time is to get pages. Gets huge pages, if they are
+// slow from the kernel's own thread, in its time. Dropping it stops the threads.
+class Filling {
+  public:
+    Filling(char * first, std::size_t size, std::uint8_t value, std::size_t n_threads)
+        : first(first), size(size), value(value) {
+        huge_pages_are_slow = false;
+        try {
+            for (std::size_t i = 0; i < n_threads; ++i) {
+                threads.emplace_back([this] { work(); });
+            }
+        } catch (const std::exception &) {
+            // No more threads, or no memory for them.
+        }
+    }
+    Filling(const Filling &) = delete;
+    ~Filling() {
+        next = size;
+        join();
+    }
+
+    void finish() {
+        work();
+        join();
+        ask_for_huge_pages(first, size);
+    }
+
+  private:
+    void work() {
+        for (std::size_t from; (from = next.fetch_add(SLICE)) < size;) {
+            fill_slice(first + from, std::min(SLICE, size - from), value);
+        }
+    }
+    void join() {
+        for (std::thread & thread : threads) {
+            thread.join();
+        }
+        threads.clear();
+    }
+
+    char * const first;
+    const std::size_t size;
+    const std::uint8_t value;
+    std::atomic<std::size_t> next{0};
+    std::vector<std::thread> threads;
+};
+
+// How many threads beside the one that waits fill so much.
+inline std::size_t n_filling_threads(std::size_t size) {
+    const std::size_t processors = std::thread::hardware_concurrency();
+    return std::min(std::clamp<std::size_t>(processors, 2, 8) - 1, size / SLICE);
+}
+
 inline void fill(char * first, std::size_t size, std::uint8_t value) {
     if (size <= LARGE) {
         std::memset(first, value, size);
-        return;
+    } else {
+        Filling(first, size, value, n_filling_threads(size)).finish();
     }
-    huge_pages_are_slow = false;
-    const std::size_t most = std::clamp(std::thread::hardware_concurrency(), 1u, 8u);
-    const std::size_t part = std::max(LARGE / 4, size / most + 1);
-    std::vector<std::thread> threads;
-    std::size_t from = 0;
-    try {
-        for (; from + part < size; from += part) {
-            threads.emplace_back([=] { fill_part(first + from, part, value); });
-        }
-    } catch (const std::exception &) {
-        // No more threads, or no memory for them.
-    }
-    fill_part(first + from, size - from, value);
-    for (std::thread & thread : threads) {
-        thread.join();
-    }
-    ask_for_huge_pages(first, size);
 }
 
 // Whether all of it reads as zero now, with pages that are there when used: if the thread
@@ -127,4 +165,82 @@ inline bool promise_zeros(char * first, std::size_t size) {
 #endif
 }
 
+#if defined(__linux__)
+// Memory that is cleared while its user has something else to do.
+class Prepared {
+  public:
+    explicit Prepared(std::size_t size) : size(size) {
+        void * allocated = nullptr;
+        if (posix_memalign(&allocated, 64, size) != 0) {
+            throw std::bad_alloc();
+        }
+        memory.reset(static_cast<char *>(allocated));
+        filling = std::make_unique<Filling>(memory.get(), size, 0, n_filling_threads(size));
+    }
+
+    // The memory, cleared, for one who wants so much of it and frees it; null if that is
+    // more or much less, or if it is gone.
+    void * take(std::size_t wanted) {
+        if (memory == nullptr || wanted > size || size - wanted > size / 16) {
+            return nullptr;
+        }
+        filling->finish();
+        filling.reset();
+        return memory.release();
+    }
+
+  private:
+    struct Free {
+        void operator()(char * allocated) const { free(allocated); }
+    };
+
+    const std::size_t size;
+    std::unique_ptr<char, Free> memory;
+    std::unique_ptr<Filling> filling;  // stops before the memory is freed
+};
+
+// What this thread's next buffers may take, and the last that took some, until it is
+// cleared for the first time.
+inline thread_local Prepared * offered = nullptr;
+inline thread_local const void * taken = nullptr;
+
+inline void * take_offered(std::size_t size) {
+    void * const memory = offered == nullptr ? nullptr : offered->take(size);
+    if (memory != nullptr) {
+        taken = memory;
+    }
+    return memory;
+}
+
+// Whether it is cleared because it was prepared.
+inline bool was_prepared(const void * memory) {
+    return memory == std::exchange(taken, nullptr);
+}
+#else
+inline void * take_offered(std::size_t) {
+    return nullptr;
+}
+
+inline bool was_prepared(const void *) {
+    return false;
+}
+#endif
+
 }  // namespace mullama
+
+#if defined(__linux__)
+// May throw.
+extern "C" mullama::Prepared * mullama_prepare_memory(std::size_t size) {
+    return new mullama::Prepared(size);
+}
+
+// Until it is called with null.
+extern "C" void mullama_offer_prepared_memory(mullama::Prepared * prepared) {
+    mullama::offered = prepared;
+    mullama::taken   = nullptr;
+}
+
+extern "C" void mullama_free_prepared_memory(mullama::Prepared * prepared) {
+    delete prepared;
+}
+#endif

@@ -99,7 +99,7 @@ function(mullama_add_matrix_kernels)
 
     // only enable sgemm for prompt processing
 ")
-    mullama_compile_copy("${file}" "${functions}\n#line 1 \"${original}\"\n${text}")
+    mullama_compile_copy("ggml/src" "${file}" "${functions}\n#line 1 \"${original}\"\n${text}")
 endfunction()
 
 # When that folder's targets are there.

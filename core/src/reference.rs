@@ -4,7 +4,7 @@
 
 use crate::{
     ModelOptions, MullamaError, TokenId,
-    llama::{Batch, Context, ContextParams, DecodeError, LoadParams, Model},
+    llama::{Batch, CellMemory, Context, ContextParams, DecodeError, LoadParams, Model},
 };
 use std::{path::Path, sync::Arc};
 
@@ -15,7 +15,13 @@ use std::{path::Path, sync::Arc};
 /// Those of a load; `Generation` when a decode fails.
 pub fn greedy(path: &Path, prompts: &[&str], n: usize) -> Result<Vec<Vec<TokenId>>, MullamaError> {
     let options = ModelOptions::default();
-    let params = LoadParams { gpu_layers: 0, use_mmap: true, deterministic: false, progress: &mut |_| true };
+    let params = LoadParams {
+        gpu_layers: 0,
+        use_mmap: true,
+        deterministic: false,
+        validated: &mut |_| (),
+        progress: &mut |_| true,
+    };
     let model = Arc::new(Model::load(path, params)?);
     let context_params = ContextParams {
         n_ctx: options.context_size,
@@ -30,7 +36,7 @@ pub fn greedy(path: &Path, prompts: &[&str], n: usize) -> Result<Vec<Vec<TokenId
         unified: true,
         parts: false,
         pieces: false,
-        promised: false,
+        memory: CellMemory::Cleared,
     };
     let mut context = Context::new(model.clone(), &context_params)?;
     let mut batch = Batch::new(options.batch_size);

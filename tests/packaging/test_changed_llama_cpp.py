@@ -1,8 +1,9 @@
-"""What mullama changes in ggml is compiled, and another text than the expected one ends
+"""What mullama changes in ggml and llama.cpp is compiled, and another text than the expected one ends
 the build. What the changed code computes is in test_kernels.py."""
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ CALLS = (
     "!mullama::see_different(dst->src[3], neq1, nek1)",
     "const mullama::Attention attention(params, dst)",
 )
-OPERATORS = """
+# What those of llama.cpp's files have that differ, by their paths.
+TEXTS = {
+    "ggml/src/ggml-cpu/ops.cpp": """
 static void ggml_compute_forward_flash_attn_ext_f16(
     if (use_split_kv_path) {
             if (mv == -INFINITY) {
@@ -22,8 +25,18 @@ static void ggml_compute_forward_flash_attn_ext_f16(
             }
         bool use_tiled = (q->type == GGML_TYPE_F32 &&
                           neq1 >= Q_TILE_SZ);
-"""
-BUFFER = """
+""",
+    "ggml/src/ggml-cpu/llamafile/sgemm.cpp": """
+#include "sgemm.h"
+bool llamafile_sgemm() {
+    // only enable sgemm for prompt processing
+    return false;
+}
+""",
+    "ggml/src/ggml-cpu/ggml-cpu.cpp": """
+    if (strcmp(name, "ggml_threadpool_new") == 0) {
+""",
+    "ggml/src/ggml-backend.cpp": """
 // backend buffer
 void ggml_backend_buffer_set_usage(ggml_backend_buffer_t buffer, enum ggml_backend_buffer_usage usage) {
     buffer->usage = usage;
@@ -33,20 +46,64 @@ void ggml_backend_buffer_set_usage(ggml_backend_buffer_t buffer, enum ggml_backe
 static void ggml_backend_cpu_buffer_clear(ggml_backend_buffer_t buffer, uint8_t value) {
     memset(buffer->context, value, buffer->size);
 }
+static ggml_backend_buffer_t ggml_backend_cpu_buffer_type_alloc_buffer(ggml_backend_buffer_type_t buft, size_t size) {
+    void * data = ggml_aligned_malloc(size);
+}
 static size_t ggml_backend_cpu_buffer_type_get_alignment(ggml_backend_buffer_type_t buft) {
     return TENSOR_ALIGNMENT;
 }
-"""
-NAMES = """
-    if (strcmp(name, "ggml_threadpool_new") == 0) {
-"""
-MATRICES = """
-#include "sgemm.h"
-bool llamafile_sgemm() {
-    // only enable sgemm for prompt processing
-    return false;
+""",
+    "ggml/src/gguf.cpp": """
+    gguf_kv(const std::string & key, const std::vector<std::string> & value)
+        data_string = value;
+        kv.emplace_back(key, value);
+    } else {
+    const size_t nread = fread(static_cast<uint8_t *>(output), 1, len, reader.file);
+""",
+    "src/llama-impl.cpp": """
+                for (int j = 0; j < arr_n; j++) {
+                    if (arr_type == GGUF_TYPE_STRING) {
+""",
+    "src/llama-vocab.cpp": """
+void llama_vocab::impl::load(llama_model_loader & ml, const LLM_KV & kv) {
+LOOP                    //GGML_ASSERT(unicode_cpts_from_utf8(word).size() > 0);
+RESTLOOPREST
+    init_tokenizer(type);
+
+    // determine the newline token
+            if (t.first == "<|eot_id|>" || t.first == "<EOT>") {
+        for (uint32_t id = 0; id < n_tokens; ++id) {
+            cache[id] = token_to_piece_for_cache(id, true);
+
+            size_cache += cache[id].size();
+        }
+    for (const auto cpt : cpts) {
+        const auto utf8 = unicode_cpt_to_utf8(cpt);
+        try {
+            decoded_text += unicode_utf8_to_byte(utf8);
+""".replace(
+        "LOOP",
+        """                for (int i = 0; i < n_merges; i++) {
+                    const std::string word = gguf_get_arr_str(ctx, merges_keyidx, i);
+""",
+    ).replace(
+        "REST",
+        """
+                    std::string first;
+                    std::string second;
+
+                    const size_t pos = word.find(' ', 1);
+
+                    if (pos != std::string::npos) {
+                        first  = word.substr(0, pos);
+                        second = word.substr(pos + 1);
+                    }
+
+                    bpe_ranks.emplace(std::make_pair(first, second), i);
+                }
+""",
+    ),
 }
-"""
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -57,22 +114,27 @@ def cmake(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, ROOT / "scripts/with_tools.py", "cmake", *arguments)
 
 
-def configured(
-    folder: Path, operators: str = OPERATORS, buffer: str = BUFFER, names: str = NAMES, matrices: str = MATRICES
-) -> subprocess.CompletedProcess[str]:
-    """A build with these texts where llama.cpp's has the ones that differ."""
-    source = folder / "ggml/src"
-    (source / "ggml-cpu/llamafile").mkdir(parents=True)
-    (source / "ggml-cpu/ops.cpp").write_text(operators)
-    (source / "ggml-cpu/llamafile/sgemm.cpp").write_text(matrices)
-    (source / "ggml-backend.cpp").write_text(buffer)
-    (source / "ggml-cpu/ggml-cpu.cpp").write_text(names)
-    (source / "CMakeLists.txt").write_text(
-        "add_library(ggml-base STATIC ggml-backend.cpp)\n"
-        "add_library(ggml-cpu-x STATIC ggml-cpu/ggml-cpu.cpp ggml-cpu/ops.cpp ggml-cpu/llamafile/sgemm.cpp)\n"
-    )
+def configured(folder: Path, **others: str) -> subprocess.CompletedProcess[str]:
+    """A build of these texts, or of others where files of these names have others."""
+    sources = {}
+    for path, text in TEXTS.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(others.pop(file.stem.replace("-", "_"), text))
+        target = "ggml-cpu-x" if "ggml-cpu" in path else "ggml-base" if path.startswith("ggml") else "llama"
+        sources.setdefault(target, []).append(path)
+    assert not others
+    for target, paths in sources.items():
+        top = "ggml/src" if target.startswith("ggml") else "src"
+        names = " ".join(path.removeprefix(f"{top}/") for path in paths)
+        with (folder / top / "CMakeLists.txt").open("a") as lists:
+            lists.write(f"add_library({target} STATIC {names})\n")
+    # llama.cpp joins files of that one into a few.
+    with (folder / "src/CMakeLists.txt").open("a") as lists:
+        lists.write("set_target_properties(llama PROPERTIES UNITY_BUILD ON)\n")
     (folder / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.19)\nproject(llama.cpp CXX)\nadd_subdirectory(ggml/src)\n"
+        "cmake_minimum_required(VERSION 3.19)\nproject(llama.cpp CXX)\n"
+        "add_subdirectory(ggml/src)\nadd_subdirectory(src)\n"
     )
     return cmake("-S", folder, "-B", folder / "build", f"-DCMAKE_PROJECT_INCLUDE={CMAKE / 'llama_cpp.cmake'}")
 
@@ -80,50 +142,58 @@ def configured(
 def test_copies_with_the_changes_are_compiled_instead(tmp_path: Path) -> None:
     done = configured(tmp_path)
     assert done.returncode == 0, done.stderr
-    copies = tmp_path / "build/mullama"
-    operators = (copies / "ops.cpp").read_text()
-    assert [operators.count(call) for call in CALLS] == [1] * len(CALLS)
-    assert "return multiply(mullama::Q4_1{});" in (copies / "sgemm.cpp").read_text()
-    buffers = (copies / "ggml-backend.cpp").read_text()
-    assert "    return 64;" in buffers
-    assert "MADV_HUGEPAGE" in buffers
-    assert "return (void *)mullama_promise_cleared_memory;" in (copies / "ggml-cpu.cpp").read_text()
+    copies = {path.name: path.read_text() for path in (tmp_path / "build/mullama").iterdir()}
+    assert set(copies) == {Path(path).name for path in TEXTS}
+    assert [copies["ops.cpp"].count(call) for call in CALLS] == [1] * len(CALLS)
+    assert "return multiply(mullama::Q4_1{});" in copies["sgemm.cpp"]
+    assert "    return 64;" in copies["ggml-backend.cpp"]
+    assert "MADV_HUGEPAGE" in copies["ggml-backend.cpp"]
+    assert "return (void *)mullama_promise_cleared_memory;" in copies["ggml-cpu.cpp"]
+    vocabulary = copies["llama-vocab.cpp"]
+    assert vocabulary.count("mullama::rank_merges(bpe_ranks, n_merges, merge);") == 2
+    assert vocabulary.count("mullama_merges.get();") == 1
+    assert vocabulary.count('std::string_view(t.first) == "') == 2
+    assert "ss.tellp() <= 40" in copies["llama-impl.cpp"]
+    assert copies["gguf.cpp"].count("std::move(value)") == 2
     built = cmake("--build", tmp_path / "build", "--verbose", "--", "-k", "0").stdout
-    assert "mullama/ops.cpp" in built
-    assert "mullama/ggml-cpu.cpp" in built
-    assert "mullama/sgemm.cpp" in built
-    assert "mullama/ggml-backend.cpp" in built
+    for name in copies:
+        assert f"mullama/{name}" in built, name
 
 
-@pytest.mark.parametrize("change", ["no such place", "twice"])
-def test_the_build_ends_where_ggml_has_another_attention(tmp_path: Path, change: str) -> None:
-    other = {"no such place": OPERATORS.replace("continue", "break"), "twice": OPERATORS * 2}[change]
-    done = configured(tmp_path, operators=other)
+def changed(path: str, change: Callable[[str], str]) -> dict[str, str]:
+    return {Path(path).stem.replace("-", "_"): change(TEXTS[path])}
+
+
+@pytest.mark.parametrize(
+    ("path", "place", "says"),
+    [
+        ("ggml/src/ggml-cpu/ops.cpp", "continue", "ggml's attention is not the one"),
+        ("ggml/src/ggml-backend.cpp", "TENSOR_ALIGNMENT", "ggml's buffer on the CPU is not the one"),
+        ("ggml/src/ggml-backend.cpp", "memset", "ggml's buffer on the CPU is not the one"),
+        ("ggml/src/ggml-backend.cpp", "// backend buffer\n", "ggml's buffer on the CPU is not the one"),
+        ("ggml/src/ggml-backend.cpp", "aligned_malloc", "ggml's buffer on the CPU is not the one"),
+        ("ggml/src/ggml-backend.cpp", "->usage = usage", "ggml's buffer of weights is not the one"),
+        ("ggml/src/ggml-cpu/ggml-cpu.cpp", "threadpool", "the list of ggml's functions is not the one"),
+        ("ggml/src/ggml-cpu/llamafile/sgemm.cpp", "only enable sgemm", "the list of ggml's matrix kernels is not the"),
+        ("ggml/src/ggml-cpu/llamafile/sgemm.cpp", '"sgemm.h"', "the list of ggml's matrix kernels is not the one"),
+        ("ggml/src/gguf.cpp", "fread", "ggml's array of strings is not the one"),
+        ("ggml/src/gguf.cpp", "data_string", "ggml's array of strings is not the one"),
+        ("src/llama-impl.cpp", "arr_n", "how llama.cpp shows an array is not the one"),
+        ("src/llama-vocab.cpp", "//GGML_ASSERT", "llama.cpp's vocabulary is not the one"),
+        ("src/llama-vocab.cpp", "bpe_ranks", "llama.cpp's vocabulary is not the one"),
+        ("src/llama-vocab.cpp", "init_tokenizer", "llama.cpp's vocabulary is not the one"),
+        ("src/llama-vocab.cpp", "for_cache", "llama.cpp's vocabulary is not the one"),
+        ("src/llama-vocab.cpp", "t.first", "llama.cpp's vocabulary is not the one"),
+    ],
+)
+def test_the_build_ends_where_llama_cpp_has_another_text(tmp_path: Path, path: str, place: str, says: str) -> None:
+    assert place in TEXTS[path]
+    done = configured(tmp_path, **changed(path, lambda text: text.replace(place, "other")))
+    assert done.returncode != 0
+    assert says in done.stderr.replace("\n  ", " ")
+
+
+def test_the_build_ends_where_llama_cpp_has_a_text_twice(tmp_path: Path) -> None:
+    done = configured(tmp_path, **changed("ggml/src/ggml-cpu/ops.cpp", lambda text: text * 2))
     assert done.returncode != 0
     assert "ggml's attention is not the one" in done.stderr
-
-
-@pytest.mark.parametrize("place", ["TENSOR_ALIGNMENT", "memset", "// backend buffer\n"])
-def test_the_build_ends_where_ggml_has_another_buffer(tmp_path: Path, place: str) -> None:
-    done = configured(tmp_path, buffer=BUFFER.replace(place, "other"))
-    assert done.returncode != 0
-    assert "ggml's buffer on the CPU is not the one" in done.stderr
-
-
-def test_the_build_ends_where_ggml_takes_weights_in_another_way(tmp_path: Path) -> None:
-    done = configured(tmp_path, buffer=BUFFER.replace("->usage = usage", "->usage = other"))
-    assert done.returncode != 0
-    assert "ggml's buffer of weights is not the one" in done.stderr
-
-
-def test_the_build_ends_where_ggml_names_its_functions_in_another_way(tmp_path: Path) -> None:
-    done = configured(tmp_path, names=NAMES.replace("threadpool", "other"))
-    assert done.returncode != 0
-    assert "the list of ggml's functions is not the one" in done.stderr
-
-
-@pytest.mark.parametrize("place", ["only enable sgemm", '"sgemm.h"'])
-def test_the_build_ends_where_ggml_has_other_matrix_kernels(tmp_path: Path, place: str) -> None:
-    done = configured(tmp_path, matrices=MATRICES.replace(place, "other"))
-    assert done.returncode != 0
-    assert "the list of ggml's matrix kernels is not the one" in done.stderr

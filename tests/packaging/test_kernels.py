@@ -1,5 +1,6 @@
-"""The code that mullama puts into ggml, attention, matrix kernels and clearing, against the plainest
-way to do the same. That answers stay right is what the tests of the three languages say."""
+"""The code that mullama puts into ggml and llama.cpp, attention, matrix kernels, clearing and
+loading, against the plainest way to do the same. That answers stay right is what the tests of
+the three languages say."""
 
 import platform
 import subprocess
@@ -55,6 +56,11 @@ def run_with(folder: Path, program: str, needs: tuple[str, ...]) -> str:
 
 def test_hidden_cells_are_found(tmp_path: Path) -> None:
     ran = run(tmp_path, "masked_cells.cpp", "-std=c++17", "-O2", *WARNINGS)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_a_load_on_two_threads_is_one_on_one(tmp_path: Path) -> None:
+    ran = run(tmp_path, "loading.cpp", "-std=c++17", "-O2", *WARNINGS)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 

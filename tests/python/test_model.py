@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import mullama
@@ -115,6 +117,20 @@ async def test_the_options_for_type_checkers_are_the_ones_the_core_knows(model: 
         await Model.load(model_path, zzzz=1)  # type: ignore[call-arg]
     names = caught.value.reason.split("the options are ")[1].split(", ")
     assert sorted([*names, "on_progress"]) == sorted(mullama.LoadOptions.__annotations__)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_kv_cache_is_in_memory_once(model_path: str) -> None:
+    """It is cleared while the model is loaded, and that memory is the one that is used."""
+    code = (
+        "import sys, mullama.sync; model = mullama.sync.Model.load(sys.argv[1], context_size=8192);"
+        "print(model.metrics().cache_size_bytes >> 10, *(line.split()[1] for line in open('/proc/self/status')"
+        " if line.startswith(('VmHWM', 'VmRSS'))))"
+    )
+    command = [sys.executable, "-c", code, model_path]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    cache, most, now = map(int, output.split())
+    assert most - now < cache / 2, output
 
 
 async def test_two_models_at_once(model_path: str) -> None:

@@ -23,7 +23,7 @@ use super::{
     worker::{Limits, Worker},
 };
 use crate::{
-    llama::{Batch, Context, ContextParams, DecodeError},
+    llama::{Batch, CellMemory, Context, ContextParams, DecodeError},
     memory::{Promised, SystemMemory},
 };
 use std::{
@@ -247,7 +247,7 @@ impl Worker {
             self.aside.drop_context();
             let options = &self.shared.options;
             let free = SystemMemory::read().free;
-            let n_bytes = kv_bytes(self.context.model(), options, n_cells);
+            let n_bytes = kv_bytes(self.context.model().header(), options, n_cells);
             if free > 0 && n_bytes > free / SHARE_OF_FREE {
                 return false;
             }
@@ -264,7 +264,7 @@ impl Worker {
                 unified: true,
                 parts: true,
                 pieces: true,
-                promised: true,
+                memory: CellMemory::Promised,
             };
             match self.context.beside(&params) {
                 Ok(context) if context.has_parts() => {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     ModelOptions, MullamaError,
-    llama::{self, Context, ContextParams, LoadParams, Model},
+    llama::{self, CellMemory, Context, ContextParams, LoadParams, Model, PreparedMemory, gguf::Header},
     memory::SystemMemory,
     process,
 };
@@ -26,6 +26,9 @@ use std::{
     },
     time::Instant,
 };
+
+/// From so many bytes on, a KV cache is cleared while the model is loaded.
+const LARGE: u64 = 16 << 20;
 
 /// A load under way. Dropping it stops the load.
 pub(crate) struct Loading {
@@ -43,8 +46,6 @@ impl Loading {
         options.validate()?;
         let options = options.resolved();
         process::claim()?;
-        llama::ensure_started()?;
-        registry::close_at_exit();
         let shared = Arc::new(Shared {
             inbox: Arc::new(Inbox::new(options.max_concurrent, options.max_queue)),
             metrics: Metrics::default(),
@@ -68,7 +69,11 @@ impl Loading {
                 kind: error.kind(),
                 message: format!("could not start a thread: {error}"),
             })?;
-        Ok(Self { shared: Some(shared) })
+        let loading = Self { shared: Some(shared) };
+        // While that thread reads the file's head.
+        llama::ensure_started()?;
+        registry::close_at_exit();
+        Ok(loading)
     }
 
     /// Waits until the model is loaded. Dropping the future stops the load.
@@ -130,10 +135,12 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaErr
     if !progress(0.0) {
         return Err(MullamaError::Cancelled);
     }
+    let mut prepared = None;
     let params = LoadParams {
         gpu_layers: options.gpu_layers,
         use_mmap: options.use_mmap,
         deterministic: options.deterministic,
+        validated: &mut |header| prepared = prepare(header, options),
         progress: &mut progress,
     };
     let (model, is_shared) = weights::load(path, params)?;
@@ -145,7 +152,7 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaErr
         )));
     }
     shared.metrics.weights_shared.store(is_shared, Ordering::Relaxed);
-    let (context, pace) = new_context(model, options, options.max_concurrent)?;
+    let (context, pace) = new_context(model, options, options.max_concurrent, prepared)?;
     registry::close_at_exit();
     if !progress(1.0) {
         return Err(MullamaError::Cancelled);
@@ -153,7 +160,21 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaErr
     Ok((context, pace))
 }
 
-/// A context for `max_concurrent` sequences, and the pace of its threads.
+/// Begins to clear the KV cache, where it is large and one block in RAM, and
+/// where there is room beyond doubt for it, the weights and the prefix cache.
+fn prepare(header: &Header, options: &ModelOptions) -> Option<PreparedMemory> {
+    // llama.cpp rounds up so.
+    let cells = Limits::new(options, options.max_concurrent).cache_size.next_multiple_of(256);
+    let needed = kv_bytes(header, options, cells);
+    let all = needed.saturating_add(options.prefix_cache_bytes.unwrap_or(0)).saturating_add(header.file_size);
+    let is_apart = options.gpu_layers != 0 && llama::has_gpu().unwrap_or(true);
+    let is_block = header.sliding_window.is_none() && !header.recurrent;
+    let is_fit = needed >= LARGE && is_block && !is_apart && all <= SystemMemory::read().free;
+    if is_fit { PreparedMemory::new(needed) } else { None }
+}
+
+/// A context for `max_concurrent` sequences, and the pace of its threads. Its
+/// KV cache is what was `prepared`, or its memory is checked.
 ///
 /// # Errors
 /// `OutOfMemory`, `Context`.
@@ -161,11 +182,20 @@ pub(super) fn new_context(
     model: Arc<Model>,
     options: &ModelOptions,
     max_concurrent: usize,
+    prepared: Option<PreparedMemory>,
 ) -> Result<(Context, Pace), MullamaError> {
     let limits = Limits::new(options, max_concurrent);
     let (n_ctx, n_batch) = (limits.cache_size, limits.batch_size);
-    let needed = kv_bytes(&model, options, n_ctx).saturating_add(options.prefix_cache_bytes.unwrap_or(0));
-    check_memory(needed, options, n_ctx, "lower cache_size, max_concurrent, context_size or prefix_cache_bytes")?;
+    let memory = match prepared {
+        Some(memory) => CellMemory::Prepared(memory),
+        None => {
+            let kv_bytes = kv_bytes(model.header(), options, n_ctx);
+            let needed = kv_bytes.saturating_add(options.prefix_cache_bytes.unwrap_or(0));
+            let advice = "lower cache_size, max_concurrent, context_size or prefix_cache_bytes";
+            check_memory(needed, options, n_ctx, advice)?;
+            CellMemory::Cleared
+        }
+    };
     let threads_before = pace::threads_before();
     let params = ContextParams {
         n_ctx,
@@ -181,7 +211,7 @@ pub(super) fn new_context(
         unified: !options.deterministic,
         parts: true,
         pieces: false,
-        promised: false,
+        memory,
     };
     let context = Context::new(model, &params)?;
     Ok((context, Pace::new(limits.threads, &threads_before)))
@@ -189,14 +219,14 @@ pub(super) fn new_context(
 
 /// Bytes that what requests have computed may take in RAM.
 pub(super) fn prefix_cache_budget(model: &Model, options: &ModelOptions, limits: &Limits) -> u64 {
-    options
-        .prefix_cache_bytes
-        .unwrap_or_else(|| (kv_bytes(model, options, limits.cache_size) / 4).min(SystemMemory::read().free / 2))
+    options.prefix_cache_bytes.unwrap_or_else(|| {
+        (kv_bytes(model.header(), options, limits.cache_size) / 4).min(SystemMemory::read().free / 2)
+    })
 }
 
-pub(super) fn kv_bytes(model: &Model, options: &ModelOptions, n_cells: usize) -> u64 {
+pub(super) fn kv_bytes(header: &Header, options: &ModelOptions, n_cells: usize) -> u64 {
     let (k, v) = (options.kv_type_k.bytes_per_element(), options.kv_type_v.bytes_per_element());
-    model.header().kv_bytes(n_cells as u64, k, v)
+    header.kv_bytes(n_cells as u64, k, v)
 }
 
 /// Refuses a KV cache that the machine has no memory for: the kernel would end

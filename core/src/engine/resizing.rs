@@ -48,7 +48,7 @@ impl Worker {
         self.readers.wake();
         let limits = Limits::new(&self.shared.options, max_concurrent);
         let model = self.context.model().clone();
-        let (mut context, pace) = new_context(model, &self.shared.options, max_concurrent)?;
+        let (mut context, pace) = new_context(model, &self.shared.options, max_concurrent, None)?;
         self.store_all();
         self.move_to(&mut context);
         // It uses the threads of the one that goes.

@@ -48,18 +48,16 @@ static ENDED: Condvar = Condvar::new();
 pub(super) fn load(path: &Path, params: LoadParams<'_>) -> Result<(Arc<Model>, bool), MullamaError> {
     // The load itself says what is wrong with a path.
     let Some(key) = Key::of(path, &params) else { return Ok((Arc::new(Model::load(path, params)?), false)) };
-    let LoadParams { gpu_layers, use_mmap, deterministic, progress } = params;
     let turn = loop {
         match Turn::take(&key) {
             Taken::Found(model) => return Ok((model, true)),
             Taken::Turn(turn) => break turn,
             Taken::Busy => {}
         }
-        if !progress(0.0) {
+        if !(params.progress)(0.0) {
             return Err(MullamaError::Cancelled);
         }
     };
-    let params = LoadParams { gpu_layers, use_mmap, deterministic, progress };
     let model = Arc::new(Model::load(path, params)?);
     turn.loaded(&model);
     Ok((model, false))

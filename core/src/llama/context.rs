@@ -8,7 +8,7 @@ mod state;
 pub(crate) use state::state_version;
 
 use super::{
-    Batch, Model, logging,
+    Batch, Model, PreparedMemory, logging,
     shim::{self, ErrorText},
     team::Team,
     thread_pool::ThreadPool,
@@ -49,9 +49,18 @@ pub(crate) struct ContextParams {
     pub(crate) parts: bool,
     /// Whether [`Context::decode_in_pieces`] is wanted.
     pub(crate) pieces: bool,
-    /// Whether the memory of sequences may be there only when it is used. A
-    /// context is made sooner then. The caller has counted it.
-    pub(crate) promised: bool,
+    pub(crate) memory: CellMemory,
+}
+
+/// How the KV cells of a context, which are zero at first, come about.
+pub(crate) enum CellMemory {
+    /// They are cleared when the context is made.
+    Cleared,
+    /// They may be there only when they are used. A context is made sooner
+    /// then. The caller has counted them.
+    Promised,
+    /// They are what was prepared, if that is about as much as they take.
+    Prepared(PreparedMemory),
 }
 
 /// Why a decode did not happen.
@@ -156,6 +165,10 @@ impl Context {
             raw.cb_eval_user_data = pieces.as_ptr().cast();
         }
         let pool = pool()?;
+        let prepared = match &params.memory {
+            CellMemory::Prepared(memory) => memory.as_ptr(),
+            CellMemory::Cleared | CellMemory::Promised => std::ptr::null_mut(),
+        };
 
         logging::take_errors();
         let mut context = std::ptr::null_mut();
@@ -166,7 +179,8 @@ impl Context {
             shim::mullama_context_new(
                 model.as_ptr(),
                 &raw const raw,
-                params.promised,
+                matches!(params.memory, CellMemory::Promised),
+                prepared,
                 &raw mut context,
                 error.as_mut_ptr(),
                 error.size(),

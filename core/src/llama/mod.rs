@@ -21,13 +21,15 @@ mod model;
 mod modules;
 #[cfg(feature = "dynamic-backends")]
 mod own_folder;
+mod prepared;
 mod shim;
 mod team;
 mod thread_pool;
 
 pub(crate) use backend::{check_cpu, ensure_started, system_info};
 pub(crate) use batch::Batch;
-pub(crate) use context::{Context, ContextParams, DecodeError, state_version};
+pub(crate) use context::{CellMemory, Context, ContextParams, DecodeError, state_version};
 pub(crate) use devices::{backends, devices, has_gpu};
 pub(crate) use exit::at_exit;
 pub(crate) use model::{LoadParams, Model};
+pub(crate) use prepared::PreparedMemory;

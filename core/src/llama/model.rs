@@ -24,6 +24,9 @@ pub(crate) struct LoadParams<'a> {
     /// Whether a row's results must not depend on the rows beside it. Costs
     /// the quicker kernels of some tensor types.
     pub(crate) deterministic: bool,
+    /// Is told what the file's head says, when the file is found to be whole and
+    /// llama.cpp is there, before it loads.
+    pub(crate) validated: &'a mut dyn FnMut(&Header),
     /// Gets the share loaded so far; `false` stops the load.
     pub(crate) progress: &'a mut dyn FnMut(f32) -> bool,
 }
@@ -65,6 +68,7 @@ impl Model {
         if !header.causal_attention {
             return Err(invalid(NO_GENERATION));
         }
+        (params.validated)(&header);
 
         let mut progress = Progress { callback: params.progress, stopped: false };
         // SAFETY: a pure function.

@@ -77,6 +77,27 @@ class Promise {
     void (*tell)(bool);
 };
 
+// While it lives, large memory that this thread asks for is what was prepared, if the
+// size is right.
+class Offer {
+  public:
+    explicit Offer(mullama_prepared * prepared)
+        : tell(prepared != nullptr ? cpu_proc<void(mullama_prepared *)>("mullama_offer_prepared_memory") : nullptr) {
+        if (tell != nullptr) {
+            tell(prepared);
+        }
+    }
+    Offer(const Offer &) = delete;
+    ~Offer() {
+        if (tell != nullptr) {
+            tell(nullptr);
+        }
+    }
+
+  private:
+    void (*tell)(mullama_prepared *);
+};
+
 } // namespace
 
 // A graph of one operation, which is to call `work` on each thread.
@@ -153,11 +174,29 @@ int32_t mullama_model_load(const char * path, const llama_model_params * params,
     });
 }
 
+mullama_prepared * mullama_prepare(size_t size) {
+    mullama_prepared * prepared = nullptr;
+    guarded(nullptr, 0, [&]() -> int32_t {
+        auto * prepare = cpu_proc<mullama_prepared *(size_t)>("mullama_prepare_memory");
+        prepared       = prepare == nullptr ? nullptr : prepare(size);
+        return MULLAMA_OK;
+    });
+    return prepared;
+}
+
+void mullama_prepared_free(mullama_prepared * prepared) {
+    guarded(nullptr, 0, [&]() -> int32_t {
+        cpu_proc<void(mullama_prepared *)>("mullama_free_prepared_memory")(prepared);
+        return MULLAMA_OK;
+    });
+}
+
 int32_t mullama_context_new(llama_model * model, const llama_context_params * params, bool promised,
-                            llama_context ** context, char * error, size_t error_size) {
+                            mullama_prepared * prepared, llama_context ** context, char * error, size_t error_size) {
     *context = nullptr;
     return guarded(error, error_size, [&]() -> int32_t {
         const Promise promise(promised);
+        const Offer offer(prepared);
         *context = llama_init_from_model(model, *params);
         return *context != nullptr ? MULLAMA_OK : MULLAMA_NULL;
     });

@@ -48,9 +48,18 @@ int32_t mullama_device_at(size_t index, mullama_device * device, char * error, s
 
 int32_t mullama_model_load(const char * path, const llama_model_params * params, llama_model ** model, char * error,
                            size_t error_size);
-// `promised`: cleared memory on the CPU may be there only when it is used.
+
+// Memory of the CPU that other threads clear: see `core/cmake/buffers.cmake`.
+struct mullama_prepared;
+// Null where there is too little, and in a build without that.
+mullama_prepared * mullama_prepare(size_t size);
+// Not for a null pointer. Frees what no context has taken.
+void mullama_prepared_free(mullama_prepared * prepared);
+
+// `promised`: cleared memory on the CPU may be there only when it is used. `prepared` may
+// be null; the memory of sequences takes it if it is the size that it needs.
 int32_t mullama_context_new(llama_model * model, const llama_context_params * params, bool promised,
-                            llama_context ** context, char * error, size_t error_size);
+                            mullama_prepared * prepared, llama_context ** context, char * error, size_t error_size);
 // llama_decode's code, or one of the codes above.
 int32_t mullama_decode(llama_context * context, const llama_batch * batch, char * error, size_t error_size);
 // Returns true when the whole range was removed.

@@ -33,6 +33,12 @@ pub(super) struct RawTeam {
     _opaque: [u8; 0],
 }
 
+/// Memory that is being cleared.
+#[repr(C)]
+pub(super) struct RawPrepared {
+    _opaque: [u8; 0],
+}
+
 unsafe extern "C" {
     pub(super) fn mullama_start(error: *mut c_char, error_size: usize) -> i32;
     #[cfg(feature = "dynamic-backends")]
@@ -52,10 +58,13 @@ unsafe extern "C" {
         error: *mut c_char,
         error_size: usize,
     ) -> i32;
+    pub(super) fn mullama_prepare(size: usize) -> *mut RawPrepared;
+    pub(super) fn mullama_prepared_free(prepared: *mut RawPrepared);
     pub(super) fn mullama_context_new(
         model: *mut sys::llama_model,
         params: *const sys::llama_context_params,
         promised: bool,
+        prepared: *mut RawPrepared,
         context: *mut *mut sys::llama_context,
         error: *mut c_char,
         error_size: usize,

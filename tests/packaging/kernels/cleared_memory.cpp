@@ -27,7 +27,57 @@ bool is_filled(std::size_t offset, std::size_t size, std::uint8_t value, bool pr
     return true;
 }
 
+#if defined(__linux__)
+// What was prepared goes to the next who wants about so much, is zero, and is his.
+bool is_given(std::size_t size) {
+    mullama::Prepared * const prepared = mullama_prepare_memory(size);
+    if (mullama::take_offered(size) != nullptr) return std::printf("was given unasked\n"), false;
+    mullama_offer_prepared_memory(prepared);
+    for (const std::size_t wanted : {size + 1, size / 2}) {
+        if (mullama::take_offered(wanted) != nullptr) return std::printf("%zu were given\n", wanted), false;
+    }
+    const std::size_t wanted = size - size / 100;
+    char * const first = static_cast<char *>(mullama::take_offered(wanted));
+    if (first == nullptr || reinterpret_cast<std::uintptr_t>(first) % 64 != 0) return std::printf("not given\n"), false;
+    if (mullama::take_offered(wanted) != nullptr) return std::printf("given twice\n"), false;
+    if (!mullama::was_prepared(first) || mullama::was_prepared(first)) return std::printf("cleared not once\n"), false;
+    mullama_offer_prepared_memory(nullptr);
+    mullama_free_prepared_memory(prepared);
+    bool is_zero = true;
+    for (std::size_t i = 0; i < size; ++i) is_zero &= first[i] == 0;
+    std::memset(first, 9, size);
+    std::free(first);
+    return is_zero ? true : (std::printf("not cleared\n"), false);
+}
+
+// It ends early, and another thread is not offered it.
+bool is_dropped(std::size_t size) {
+    mullama::Prepared * const prepared = mullama_prepare_memory(size);
+    mullama_offer_prepared_memory(prepared);
+    bool is_offered = false;
+    std::thread([&] { is_offered = mullama::take_offered(size) != nullptr; }).join();
+    mullama_offer_prepared_memory(nullptr);
+    mullama_free_prepared_memory(prepared);
+    return !is_offered && !mullama::was_prepared(&is_offered);
+}
+
+bool is_refused() {
+    try {
+        mullama_prepare_memory(std::size_t(1) << 62);
+    } catch (const std::bad_alloc &) {
+        return true;
+    }
+    return false;
+}
+#endif
+
 int main() {
+#if defined(__linux__)
+    for (const std::size_t size : {1000ul, 5ul << 20, (64ul << 20) + 5}) {
+        if (!is_given(size) || !is_dropped(size)) return std::printf("%zu bytes prepared\n", size);
+    }
+    if (!is_refused()) return std::printf("too much was prepared\n");
+#endif
     for (const std::size_t size : {1ul, 4096ul, 10000ul, 33ul << 20, (100ul << 20) + 3, (256ul << 20) + 4097}) {
         for (const std::size_t offset : {0ul, 1ul, 4000ul}) {
             if (!is_filled(offset, size, 0, false) || !is_filled(offset, size, 0, true) ||

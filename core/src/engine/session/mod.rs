@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Batch, ContextOptions, ModelOptions, MullamaError, StreamConfig, TokenId,
     context::Resolved,
-    llama::{Context, ContextParams, Model},
+    llama::{CellMemory, Context, ContextParams, Model},
     process,
 };
 use call::{Answer, Call};
@@ -251,7 +251,7 @@ fn open(model: Arc<Model>, options: &Resolved, shared: &Arc<Shared>) -> Result<W
         // Saved states are whole.
         parts: false,
         pieces: false,
-        promised: false,
+        memory: CellMemory::Cleared,
     };
     let (k, v) = (params.type_k.bytes_per_element(), params.type_v.bytes_per_element());
     let needed = model.header().kv_bytes(params.n_ctx as u64, k, v);
