@@ -180,7 +180,7 @@ impl Worker {
         }
         let shared = self.shared.clone();
         let Some(mut context) = self.aside.context.take() else { return };
-        context.set_abort_check(move || shared.inbox.is_closing() || in_flight.is_not_worth_it(Instant::now()));
+        context.set_abort_check(move |now| shared.inbox.is_closing() || in_flight.is_not_worth_it(now));
         context.set_threads(self.pace.threads());
         let mut batch = std::mem::replace(&mut self.aside.batch, Batch::new(0));
         self.aside.others = Duration::ZERO;

@@ -156,8 +156,7 @@ impl Worker {
     /// Lets a step of the context stop when it is not worth its time.
     pub(super) fn watch_cancellations(&mut self) {
         let (in_flight, shared) = (self.in_flight.clone(), self.shared.clone());
-        self.context
-            .set_abort_check(move || shared.inbox.is_closing() || in_flight.borrow().is_not_worth_it(Instant::now()));
+        self.context.set_abort_check(move |now| shared.inbox.is_closing() || in_flight.borrow().is_not_worth_it(now));
     }
 
     /// Runs until the inbox closes. Whatever is left then ends as `Closed`.

@@ -1,6 +1,7 @@
 //! Owner of a `llama_context` with its thread pool: decode, logits, memory.
 //! Not `Send`: the thread that creates a `Context` is the only one to use it.
 
+mod abort;
 mod logits;
 mod pieces;
 mod state;
@@ -14,15 +15,10 @@ use super::{
     thread_pool::ThreadPool,
 };
 use crate::{KvType, MullamaError, config::MAX_SEQUENCES};
+use abort::AbortCheck;
 use llama_cpp_sys_2 as sys;
 use pieces::OwnedPieces;
-use std::{
-    ffi::c_void,
-    panic::{AssertUnwindSafe, catch_unwind},
-    ptr::NonNull,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{ptr::NonNull, rc::Rc, sync::Arc, time::Instant};
 
 /// Sizes and types of a context. Checked by `ModelOptions::validate`.
 pub(crate) struct ContextParams {
@@ -73,10 +69,6 @@ pub(crate) enum DecodeError {
     /// It failed; rows of the batch may be in the memory.
     Failed(MullamaError),
 }
-
-/// Says whether the decode under way should stop. Called between the nodes of
-/// the graph, on the thread that decodes.
-type AbortCheck = Box<dyn FnMut() -> bool>;
 
 /// A context over a model.
 pub(crate) struct Context {
@@ -194,11 +186,10 @@ impl Context {
         };
         // SAFETY: both are live; `Drop` detaches the pool before it is freed.
         unsafe { sys::llama_attach_threadpool(context.as_ptr(), pool.as_ptr(), pool.as_ptr()) };
-        let never: AbortCheck = Box::new(|| false);
-        let abort = NonNull::from(Box::leak(Box::new(never)));
+        let abort = NonNull::from(Box::leak(Box::new(AbortCheck::new(|_| false))));
         // SAFETY: `abort` lives until `Drop`, as long as the context; llama.cpp
         // calls back only inside `decode`, which holds `&mut self`.
-        unsafe { sys::llama_set_abort_callback(context.as_ptr(), Some(on_abort_check), abort.as_ptr().cast()) };
+        unsafe { sys::llama_set_abort_callback(context.as_ptr(), Some(abort::on_node), abort.as_ptr().cast()) };
         Ok(Self {
             context,
             pool,
@@ -216,11 +207,13 @@ impl Context {
         })
     }
 
-    /// Replaces the check that can stop a decode. It must not block.
-    pub(crate) fn set_abort_check(&mut self, check: impl FnMut() -> bool + 'static) {
+    /// Replaces the check that can stop a decode. It is made with the current
+    /// time between the nodes of the graph, on the thread that decodes, and
+    /// must not block.
+    pub(crate) fn set_abort_check(&mut self, check: impl FnMut(Instant) -> bool + 'static) {
         // SAFETY: `abort` is live, and `&mut self` says that no decode, and so
         // no callback, is under way.
-        *unsafe { self.abort.as_mut() } = Box::new(check);
+        *unsafe { self.abort.as_mut() } = AbortCheck::new(check);
     }
 
     pub(crate) fn model(&self) -> &Arc<Model> {
@@ -444,10 +437,4 @@ fn ggml_type(kind: KvType) -> sys::ggml_type {
         KvType::Bf16 => sys::GGML_TYPE_BF16,
         KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
     }
-}
-
-unsafe extern "C" fn on_abort_check(data: *mut c_void) -> bool {
-    // SAFETY: `data` is the box that `Context::new` passed; see there.
-    let check = unsafe { &mut *data.cast::<AbortCheck>() };
-    catch_unwind(AssertUnwindSafe(check)).unwrap_or(true)
 }

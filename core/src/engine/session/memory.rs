@@ -48,7 +48,7 @@ impl Memory {
     ) -> Self {
         let stop: Rc<RefCell<Option<StopCheck>>> = Rc::default();
         let asked = stop.clone();
-        context.set_abort_check(move || asked.borrow().as_ref().is_some_and(|stop| stop()));
+        context.set_abort_check(move |_| asked.borrow().as_ref().is_some_and(|stop| stop()));
         Self {
             context,
             history: History::new(n_sequences),
