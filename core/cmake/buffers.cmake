@@ -108,9 +108,9 @@ class Prepared;
 }
 extern \"C\" {
 void mullama_promise_cleared_memory(bool promises);
-mullama::Prepared * mullama_prepare_memory(std::size_t size);
+mullama::Prepared * mullama_prepare_memory(std::size_t size, std::size_t n_threads);
 void mullama_offer_prepared_memory(mullama::Prepared * prepared);
-void mullama_free_prepared_memory(mullama::Prepared * prepared);
+bool mullama_free_prepared_memory(mullama::Prepared * prepared);
 }
 #line 1 \"${original}\"\n${text}")
 endfunction()

@@ -17,6 +17,7 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 static thread_local bool mullama_promises_cleared_memory = false;
@@ -56,6 +57,19 @@ inline void ask_for_huge_pages(char * first, std::size_t size, bool yes = true) 
 #endif
 }
 
+#if defined(__linux__)
+// What a thread has computed, in the kernel's name too. Not what it waited for a processor.
+inline std::chrono::nanoseconds thread_time() {
+    timespec time = {};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+#else
+inline std::chrono::nanoseconds thread_time() {
+    return {};
+}
+#endif
+
 // Whether the system took long to give huge pages. A virtual machine may give those back
 // that it does not use, and get them again part by part, while it has small ones.
 inline std::atomic<bool> huge_pages_are_slow{false};
@@ -68,9 +82,9 @@ inline void fill_slice(char * first, std::size_t size, std::uint8_t value) {
     constexpr std::chrono::microseconds SLOW{1700};  // 2.5 GB a second
     const bool are_huge = !huge_pages_are_slow;
     ask_for_huge_pages(first, size, are_huge);
-    const auto start = std::chrono::steady_clock::now();
+    const std::chrono::nanoseconds start = thread_time();
     std::memset(first, value, size);
-    if (are_huge && std::chrono::steady_clock::now() - start > SLOW) {
+    if (are_huge && thread_time() - start > SLOW) {
         huge_pages_are_slow = true;
     }
 }
@@ -123,17 +137,15 @@ class Filling {
     std::vector<std::thread> threads;
 };
 
-// How many threads beside the one that waits fill so much.
-inline std::size_t n_filling_threads(std::size_t size) {
-    const std::size_t processors = std::thread::hardware_concurrency();
-    return std::min(std::clamp<std::size_t>(processors, 2, 8) - 1, size / SLICE);
-}
+// Most threads that fill one block.
+constexpr std::size_t MOST_THREADS = 8;
 
 inline void fill(char * first, std::size_t size, std::uint8_t value) {
     if (size <= LARGE) {
         std::memset(first, value, size);
     } else {
-        Filling(first, size, value, n_filling_threads(size)).finish();
+        const std::size_t processors = std::thread::hardware_concurrency();
+        Filling(first, size, value, std::clamp<std::size_t>(processors, 1, MOST_THREADS) - 1).finish();
     }
 }
 
@@ -169,25 +181,34 @@ inline bool promise_zeros(char * first, std::size_t size) {
 // Memory that is cleared while its user has something else to do.
 class Prepared {
   public:
-    explicit Prepared(std::size_t size) : size(size) {
+    Prepared(std::size_t size, std::size_t n_threads) : size(size) {
         void * allocated = nullptr;
         if (posix_memalign(&allocated, 64, size) != 0) {
             throw std::bad_alloc();
         }
         memory.reset(static_cast<char *>(allocated));
-        filling = std::make_unique<Filling>(memory.get(), size, 0, n_filling_threads(size));
+        filling = std::make_unique<Filling>(memory.get(), size, 0, std::clamp<std::size_t>(n_threads, 1, MOST_THREADS - 1));
     }
 
     // The memory, cleared, for one who wants so much of it and frees it; null if that is
-    // more or much less, or if it is gone.
+    // more or much less, or if it is gone. It is freed for one who wants another large
+    // size, since he is who it was meant for.
     void * take(std::size_t wanted) {
-        if (memory == nullptr || wanted > size || size - wanted > size / 16) {
+        if (memory == nullptr || wanted <= size / 4) {
+            return nullptr;
+        }
+        if (wanted > size || size - wanted > size / 16) {
+            filling.reset();
+            memory.reset();
             return nullptr;
         }
         filling->finish();
         filling.reset();
+        was_taken = true;
         return memory.release();
     }
+
+    bool is_taken() const { return was_taken; }
 
   private:
     struct Free {
@@ -195,6 +216,7 @@ class Prepared {
     };
 
     const std::size_t size;
+    bool was_taken = false;
     std::unique_ptr<char, Free> memory;
     std::unique_ptr<Filling> filling;  // stops before the memory is freed
 };
@@ -229,9 +251,9 @@ inline bool was_prepared(const void *) {
 }  // namespace mullama
 
 #if defined(__linux__)
-// May throw.
-extern "C" mullama::Prepared * mullama_prepare_memory(std::size_t size) {
-    return new mullama::Prepared(size);
+// On so many threads. May throw.
+extern "C" mullama::Prepared * mullama_prepare_memory(std::size_t size, std::size_t n_threads) {
+    return new mullama::Prepared(size, n_threads);
 }
 
 // Until it is called with null.
@@ -240,7 +262,10 @@ extern "C" void mullama_offer_prepared_memory(mullama::Prepared * prepared) {
     mullama::taken   = nullptr;
 }
 
-extern "C" void mullama_free_prepared_memory(mullama::Prepared * prepared) {
+// Whether somebody has taken it.
+extern "C" bool mullama_free_prepared_memory(mullama::Prepared * prepared) {
+    const bool is_taken = prepared->is_taken();
     delete prepared;
+    return is_taken;
 }
 #endif

@@ -2,13 +2,15 @@
 #
 # Most of the time that a load of a small model takes goes to its vocabulary. As it
 # comes, llama.cpp reads the merges, then the tokens, and then makes the text of each
-# token; looks in all tokens three times for some dozen texts, with a call for each
-# comparison; writes each array of the file out as one text to show 40 bytes of it; and
-# copies each array of strings.
+# token, asking a hash table for the byte of each character; looks in all tokens three
+# times for some dozen texts, with a call for each comparison; writes each array of the
+# file out as one text to show 40 bytes of it; copies each array of strings; and locks
+# the file for each number and text that it reads.
 #
 # Here merges are read while tokens are, and one half of the texts is made while the
-# other is. Comparisons look at the length first. Of an array no more is written out
-# than is shown, and strings are not copied. What comes out is the same.
+# other is, from a table of bytes. Comparisons look at the length first. Of an array no
+# more is written out than is shown, strings are not copied, and the file, which one
+# thread has, is not locked. What comes out is the same.
 #
 # `loading.h` has the functions.
 

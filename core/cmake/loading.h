@@ -11,7 +11,7 @@
 
 namespace mullama {
 
-// Does `work` on a thread of its own; where there is none, when it is waited for. Waiting
+// Does `work` on another thread; where there is none, when it is waited for. Waiting
 // passes on what it throws, and dropping the future waits until the thread has ended.
 template <typename Work> std::future<void> beside(Work work) {
     return std::async(std::launch::async | std::launch::deferred, std::move(work));
@@ -35,7 +35,8 @@ template <typename Work> void in_halves(std::size_t n, const Work & work) {
 template <typename Ranks, typename Merge> void rank_merges(Ranks & ranks, int n, const Merge & merge) {
     ranks.reserve(n);
     for (int i = 0; i < n; i++) {
-        const std::string_view text = merge(i);
+        const char * const merged = merge(i);
+        const std::string_view text = merged;
         const std::size_t space = text.find(' ', 1);
         std::pair<std::string, std::string> parts;
         if (space != std::string_view::npos) {

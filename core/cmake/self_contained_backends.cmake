@@ -7,8 +7,8 @@
 # libraries, as in a build without modules; each module has inside what it needs
 # of ggml's base; and only the functions that are asked of a module can be seen
 # from outside. What ggml-cpu uses of the base are pure functions, but for the
-# log's callback, which `core/src/llama/modules.rs` sets in each module, and the
-# promise of `buffers.cmake`, which is made to the module that clears.
+# log's callback, which `core/src/llama/modules.rs` sets in each module, and what
+# `buffers.cmake` promises, prepares and offers, which is the module's that clears.
 
 if (NOT GGML_BACKEND_DL)
     return()

@@ -123,14 +123,15 @@ async def test_the_options_for_type_checkers_are_the_ones_the_core_knows(model: 
 def test_the_kv_cache_is_in_memory_once(model_path: str) -> None:
     """It is cleared while the model is loaded, and that memory is the one that is used."""
     code = (
-        "import sys, mullama.sync; model = mullama.sync.Model.load(sys.argv[1], context_size=8192);"
-        "print(model.metrics().cache_size_bytes >> 10, *(line.split()[1] for line in open('/proc/self/status')"
-        " if line.startswith(('VmHWM', 'VmRSS'))))"
+        "import sys, mullama.sync; model = mullama.sync.Model.load(sys.argv[1], context_size=8192, max_concurrent=1);"
+        "metrics = model.metrics(); print(metrics.weights_bytes >> 10, metrics.cache_size_bytes >> 10,"
+        "*(line.split()[1] for line in open('/proc/self/status') if line.startswith(('VmHWM', 'VmRSS'))))"
     )
     command = [sys.executable, "-c", code, model_path]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    cache, most, now = map(int, output.split())
+    weights, cache, most, now = map(int, output.split())
     assert most - now < cache / 2, output
+    assert now < weights + 1.7 * cache, output
 
 
 async def test_two_models_at_once(model_path: str) -> None:

@@ -28,7 +28,7 @@ use std::{
 };
 
 /// From so many bytes on, a KV cache is cleared while the model is loaded.
-const LARGE: u64 = 16 << 20;
+const LARGE: u64 = 32 << 20;
 
 /// A load under way. Dropping it stops the load.
 pub(crate) struct Loading {
@@ -160,17 +160,20 @@ fn load(path: &Path, shared: &Arc<Shared>) -> Result<(Context, Pace), MullamaErr
     Ok((context, pace))
 }
 
-/// Begins to clear the KV cache, where it is large and one block in RAM, and
-/// where there is room beyond doubt for it, the weights and the prefix cache.
+/// Begins to clear the KV cache, where it is large and one block in RAM. There
+/// must be room beyond doubt for it, the weights and the prefix cache, since
+/// nobody looks again: what they need, twice, as other loads may be under way.
 fn prepare(header: &Header, options: &ModelOptions) -> Option<PreparedMemory> {
     // llama.cpp rounds up so.
-    let cells = Limits::new(options, options.max_concurrent).cache_size.next_multiple_of(256);
-    let needed = kv_bytes(header, options, cells);
+    let sequences = if options.deterministic { options.max_concurrent } else { 1 };
+    let cells = Limits::new(options, options.max_concurrent).cache_size / sequences;
+    let needed = kv_bytes(header, options, cells.next_multiple_of(256) * sequences);
     let all = needed.saturating_add(options.prefix_cache_bytes.unwrap_or(0)).saturating_add(header.file_size);
     let is_apart = options.gpu_layers != 0 && llama::has_gpu().unwrap_or(true);
-    let is_block = header.sliding_window.is_none() && !header.recurrent;
-    let is_fit = needed >= LARGE && is_block && !is_apart && all <= SystemMemory::read().free;
-    if is_fit { PreparedMemory::new(needed) } else { None }
+    let is_fit = needed > LARGE && header.has_one_cache() && !is_apart && all <= SystemMemory::read().free / 2;
+    // The engine's own thread loads meanwhile.
+    let threads = options.effective_threads().saturating_sub(1).max(1);
+    if is_fit { PreparedMemory::new(needed, threads) } else { None }
 }
 
 /// A context for `max_concurrent` sequences, and the pace of its threads. Its

@@ -174,21 +174,21 @@ int32_t mullama_model_load(const char * path, const llama_model_params * params,
     });
 }
 
-mullama_prepared * mullama_prepare(size_t size) {
+mullama_prepared * mullama_prepare(size_t size, size_t n_threads) {
     mullama_prepared * prepared = nullptr;
     guarded(nullptr, 0, [&]() -> int32_t {
-        auto * prepare = cpu_proc<mullama_prepared *(size_t)>("mullama_prepare_memory");
-        prepared       = prepare == nullptr ? nullptr : prepare(size);
+        auto * prepare = cpu_proc<mullama_prepared *(size_t, size_t)>("mullama_prepare_memory");
+        prepared       = prepare == nullptr ? nullptr : prepare(size, n_threads);
         return MULLAMA_OK;
     });
     return prepared;
 }
 
-void mullama_prepared_free(mullama_prepared * prepared) {
-    guarded(nullptr, 0, [&]() -> int32_t {
-        cpu_proc<void(mullama_prepared *)>("mullama_free_prepared_memory")(prepared);
-        return MULLAMA_OK;
-    });
+bool mullama_prepared_free(mullama_prepared * prepared) {
+    return guarded(nullptr, 0, [&]() -> int32_t {
+               auto * free_prepared = cpu_proc<bool(mullama_prepared *)>("mullama_free_prepared_memory");
+               return free_prepared(prepared) ? MULLAMA_OK : MULLAMA_NULL;
+           }) == MULLAMA_OK;
 }
 
 int32_t mullama_context_new(llama_model * model, const llama_context_params * params, bool promised,

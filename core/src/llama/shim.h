@@ -51,10 +51,11 @@ int32_t mullama_model_load(const char * path, const llama_model_params * params,
 
 // Memory of the CPU that other threads clear: see `core/cmake/buffers.cmake`.
 struct mullama_prepared;
-// Null where there is too little, and in a build without that.
-mullama_prepared * mullama_prepare(size_t size);
-// Not for a null pointer. Frees what no context has taken.
-void mullama_prepared_free(mullama_prepared * prepared);
+// On so many threads, but no more than 7. Null where there is too little memory, and in a
+// build without that.
+mullama_prepared * mullama_prepare(size_t size, size_t n_threads);
+// Not for a null pointer. Frees what no context has taken; whether one has.
+bool mullama_prepared_free(mullama_prepared * prepared);
 
 // `promised`: cleared memory on the CPU may be there only when it is used. `prepared` may
 // be null; the memory of sequences takes it if it is the size that it needs.

@@ -58,8 +58,8 @@ unsafe extern "C" {
         error: *mut c_char,
         error_size: usize,
     ) -> i32;
-    pub(super) fn mullama_prepare(size: usize) -> *mut RawPrepared;
-    pub(super) fn mullama_prepared_free(prepared: *mut RawPrepared);
+    pub(super) fn mullama_prepare(size: usize, n_threads: usize) -> *mut RawPrepared;
+    pub(super) fn mullama_prepared_free(prepared: *mut RawPrepared) -> bool;
     pub(super) fn mullama_context_new(
         model: *mut sys::llama_model,
         params: *const sys::llama_context_params,

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod events;
 pub mod prometheus;
 
 use mullama::{AsyncModel, EngineMetrics, Generation, ModelOptions, StreamConfig};

@@ -3,64 +3,25 @@
 
 use mullama::{DeviceKind, Model, ModelOptions, StreamConfig};
 use mullama_test_support::TinyModel;
-use mullama_tests::options;
+use mullama_tests::{events, options};
 use std::{
     collections::BTreeSet,
-    fmt,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 use tempfile::TempDir;
-use tracing::{
-    Event, Level, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-};
-
-/// Collects the texts of all warnings and errors of the process: those of a
-/// load come from the model's thread.
-struct Warnings;
-
-static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
-    }
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn event(&self, event: &Event<'_>) {
-        event.record(&mut Text);
-    }
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}
-
-struct Text;
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            SEEN.lock().unwrap().push(format!("{value:?}"));
-        }
-    }
-}
+use tracing::Level;
 
 /// One load at a time, so that warnings can be told apart; gives what this one
 /// warned of.
 fn loaded(gpu_layers: i32) -> (Model, Vec<String>, TempDir) {
-    static SUBSCRIBER: OnceLock<()> = OnceLock::new();
     static ONE: Mutex<()> = Mutex::new(());
-    SUBSCRIBER.get_or_init(|| tracing::subscriber::set_global_default(Warnings).expect("the first subscriber"));
     let _one: MutexGuard<'_, ()> = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tiny.gguf");
     TinyModel::llama().seed(7).n_layer(3).write_to(&path).unwrap();
-    SEEN.lock().unwrap().clear();
+    events::from(Level::WARN);
     let model = Model::load_with(&path, ModelOptions { gpu_layers, ..options() }).unwrap();
-    let warnings = SEEN.lock().unwrap().drain(..).collect();
+    let warnings = events::seen();
     (model, warnings, dir)
 }
 

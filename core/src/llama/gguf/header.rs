@@ -106,6 +106,14 @@ impl Header {
         self.kv_bytes(1, bytes_k_per_elem, bytes_v_per_elem)
     }
 
+    /// Whether a KV cache is one block of the size that [`Self::kv_bytes`] says.
+    /// Layers with a window have one of their own, and those with latent
+    /// attention keep no values.
+    pub(crate) fn has_one_cache(&self) -> bool {
+        let is_latent = matches!(arch::key_heads(&self.architecture), Some(arch::KeyHeads::Latent));
+        self.sliding_window.is_none() && !self.recurrent && !is_latent
+    }
+
     /// Bytes of a KV cache of `n_cells`.
     pub(crate) fn kv_bytes(&self, n_cells: u64, bytes_k_per_elem: f64, bytes_v_per_elem: f64) -> u64 {
         let heads = n_cells as f64 * self.n_kv_heads() as f64;
