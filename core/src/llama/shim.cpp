@@ -56,46 +56,24 @@ template <typename Function> Function * cpu_proc(const char * name) {
     return reg == nullptr ? nullptr : reinterpret_cast<Function *>(ggml_backend_reg_get_proc_address(reg, name));
 }
 
-// While it lives, memory that this thread has cleared is zero, but its pages are there
-// only when they are used: see `core/cmake/buffers.cmake`. A build without that clears it.
-class Promise {
+// Tells a function of ggml-cpu something that holds while this lives, and the value of
+// nothing after it: see `core/cmake/buffers.cmake`. A build without that has none.
+template <typename Value> class Told {
   public:
-    explicit Promise(bool promised)
-        : tell(promised ? cpu_proc<void(bool)>("mullama_promise_cleared_memory") : nullptr) {
+    Told(const char * name, Value value) : tell(value != Value{} ? cpu_proc<void(Value)>(name) : nullptr) {
         if (tell != nullptr) {
-            tell(true);
+            tell(value);
         }
     }
-    Promise(const Promise &) = delete;
-    ~Promise() {
+    Told(const Told &) = delete;
+    ~Told() {
         if (tell != nullptr) {
-            tell(false);
+            tell(Value{});
         }
     }
 
   private:
-    void (*tell)(bool);
-};
-
-// While it lives, large memory that this thread asks for is what was prepared, if the
-// size is right.
-class Offer {
-  public:
-    explicit Offer(mullama_prepared * prepared)
-        : tell(prepared != nullptr ? cpu_proc<void(mullama_prepared *)>("mullama_offer_prepared_memory") : nullptr) {
-        if (tell != nullptr) {
-            tell(prepared);
-        }
-    }
-    Offer(const Offer &) = delete;
-    ~Offer() {
-        if (tell != nullptr) {
-            tell(nullptr);
-        }
-    }
-
-  private:
-    void (*tell)(mullama_prepared *);
+    void (*tell)(Value);
 };
 
 } // namespace
@@ -195,8 +173,10 @@ int32_t mullama_context_new(llama_model * model, const llama_context_params * pa
                             mullama_prepared * prepared, llama_context ** context, char * error, size_t error_size) {
     *context = nullptr;
     return guarded(error, error_size, [&]() -> int32_t {
-        const Promise promise(promised);
-        const Offer offer(prepared);
+        // Memory that this thread has cleared is zero, but its pages are there only when used.
+        const Told<bool> promise("mullama_promise_cleared_memory", promised);
+        // Large memory that this thread asks for is what was prepared, if the size is right.
+        const Told<mullama_prepared *> offer("mullama_offer_prepared_memory", prepared);
         *context = llama_init_from_model(model, *params);
         return *context != nullptr ? MULLAMA_OK : MULLAMA_NULL;
     });
